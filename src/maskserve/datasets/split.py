@@ -1,0 +1,56 @@
+"""Dividing a data set into a part to learn from and a part to choose by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from itertools import pairwise
+
+from maskserve.core.errors import DatasetError, ParameterError
+from maskserve.datasets.types import Dataset, Sample
+
+__all__ = ["split_dataset"]
+
+
+def split_dataset(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Divide a data set by photo, so that both parts have crowded and sparse photos.
+
+    The photos are ordered by their number of instances and cut into as many groups as the
+    second part gets photos; it gets one of each group. Which one depends on the seed and the
+    photos' file names alone: not on their order, nor on the version of any library.
+
+    Args:
+        dataset: At least two photos.
+        fraction: Share of the photos that the second part gets, between 0 and 1; at least one
+            photo goes to either part.
+        seed: Another seed gives another division.
+
+    Returns:
+        The part to train with and the part to validate with, each in the order of ``dataset``.
+
+    Raises:
+        ParameterError: ``fraction`` is not between 0 and 1.
+        DatasetError: There are fewer than two photos.
+    """
+    if not 0 < fraction < 1:
+        raise ParameterError(f"The fraction must lie between 0 and 1, not at {fraction:g}.")
+    total = len(dataset)
+    if total < 2:
+        raise DatasetError(
+            f"The data set “{dataset.name}” has {total} photo, which cannot be divided.",
+            hint="Annotate more photos, or name a validation set.",
+        )
+
+    def chance(sample: Sample) -> str:
+        return sha256(f"{seed}/{sample.image_path.name}".encode()).hexdigest()
+
+    ordered = sorted(dataset.samples, key=lambda s: (len(s.annotations), chance(s)))
+    count = min(max(round(total * fraction), 1), total - 1)
+    bounds = [i * total // count for i in range(count + 1)]
+    chosen = {min(ordered[start:end], key=chance).image_id for start, end in pairwise(bounds)}
+    first = tuple(sample for sample in dataset.samples if sample.image_id not in chosen)
+    second = tuple(sample for sample in dataset.samples if sample.image_id in chosen)
+    return (
+        replace(dataset, name=f"{dataset.name} (training part)", samples=first),
+        replace(dataset, name=f"{dataset.name} (validation part)", samples=second),
+    )

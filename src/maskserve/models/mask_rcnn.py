@@ -1,0 +1,149 @@
+"""Mask R-CNN from torchvision's detection machinery.
+
+He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870. Proposals, matching, sampling, losses,
+NMS and RoIAlign are torchvision's; here is only what makes the two families of models: the
+standard heads, and light ones designed for CPUs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import Conv2dNormActivation
+
+from maskserve.core.manifest import Preprocess
+from maskserve.models.backbones import MobileNetFpn
+
+__all__ = ["LightBoxHead", "LightHeads", "SeparableRpnHead", "build_light", "build_standard"]
+
+# torchvision can resize inside the model; here photos arrive resized, by the preprocessing that
+# serving uses too.
+_RESIZED_OUTSIDE: dict[str, Any] = {"_skip_resize": True, "min_size": 640, "max_size": 1333}
+
+
+@dataclass(frozen=True, slots=True)
+class LightHeads:
+    """Sizes of the light model's parts.
+
+    Attributes:
+        anchor_sizes_px: One a pyramid level, strides 4 to 64. Smaller than the standard ones:
+            photos are served at lower resolution, so objects are smaller.
+        box_channels: The 7x7 features of a box are reduced to these before they are flattened.
+        box_features: Width of the two fully connected layers.
+        mask_channels: Width of each 3x3 convolution of the mask head.
+        proposals: Boxes that reach the box head at test time.
+    """
+
+    anchor_sizes_px: tuple[int, ...] = (24, 48, 96, 192, 384)
+    box_channels: int = 64
+    box_features: int = 512
+    mask_channels: tuple[int, ...] = (96, 96, 96, 96)
+    proposals: int = 150
+
+
+class SeparableRpnHead(nn.Module):
+    """Region proposals with a depthwise separable 3x3 instead of a full one.
+
+    No batch norm: the head is shared by all levels, whose statistics differ.
+
+    Args:
+        channels: Width of the pyramid.
+        anchors: Anchors at each position.
+    """
+
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            nn.Conv2d(channels, channels, 1),
+            nn.ReLU(inplace=True),
+        )
+        self.cls_logits = nn.Conv2d(channels, anchors, 1)
+        self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
+        for layer in (self.cls_logits, self.bbox_pred):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness (B, A, h, w) and box deltas (B, 4A, h, w) of each level."""
+        hidden = [self.conv(feature) for feature in features]
+        return [self.cls_logits(h) for h in hidden], [self.bbox_pred(h) for h in hidden]
+
+
+class LightBoxHead(nn.Sequential):
+    """Features of a box: 1x1 convolution to few channels, then two fully connected layers."""
+
+    def __init__(self, channels: int, *, reduced: int, features: int, grid: int = 7) -> None:
+        super().__init__(
+            Conv2dNormActivation(channels, reduced, kernel_size=1, norm_layer=None),
+            nn.Flatten(),
+            nn.Linear(reduced * grid * grid, features),
+            nn.ReLU(inplace=True),
+            nn.Linear(features, features),
+            nn.ReLU(inplace=True),
+        )
+
+
+def _normalisation(preprocess: Preprocess) -> dict[str, list[float]]:
+    """torchvision works on 0..1, the manifest on 0..255."""
+    return {
+        "image_mean": [value / 255 for value in preprocess.mean],
+        "image_std": [value / 255 for value in preprocess.std],
+    }
+
+
+def build_standard(backbone: nn.Module, classes: int, preprocess: Preprocess) -> MaskRCNN:
+    """torchvision's (and the paper's) heads: 1000 proposals, FC 1024, mask head 4x256."""
+    return MaskRCNN(
+        backbone, num_classes=classes + 1, **_normalisation(preprocess), **_RESIZED_OUTSIDE
+    )
+
+
+def build_light(
+    backbone: MobileNetFpn,
+    classes: int,
+    preprocess: Preprocess,
+    *,
+    heads: LightHeads = LightHeads(),
+) -> MaskRCNN:
+    """Mask R-CNN designed for CPUs as a whole: every part after the backbone is light too."""
+    channels = backbone.out_channels
+    ratios = (0.5, 1.0, 2.0)
+    anchors = AnchorGenerator(
+        tuple((size,) for size in heads.anchor_sizes_px), (ratios,) * len(heads.anchor_sizes_px)
+    )
+    mask_width = heads.mask_channels[-1]
+    model = MaskRCNN(
+        backbone,
+        rpn_anchor_generator=anchors,
+        rpn_head=SeparableRpnHead(channels, len(ratios)),
+        rpn_pre_nms_top_n_train=1000,
+        rpn_post_nms_top_n_train=600,
+        rpn_pre_nms_top_n_test=300,
+        rpn_post_nms_top_n_test=heads.proposals,
+        box_head=LightBoxHead(channels, reduced=heads.box_channels, features=heads.box_features),
+        box_predictor=FastRCNNPredictor(heads.box_features, classes + 1),
+        box_batch_size_per_image=128,
+        mask_head=MaskRCNNHeads(channels, heads.mask_channels, 1),
+        mask_predictor=MaskRCNNPredictor(mask_width, mask_width, classes + 1),
+        **_normalisation(preprocess),
+        **_RESIZED_OUTSIDE,
+    )
+    _initialise_objectness(model)
+    return model
+
+
+def _initialise_objectness(model: MaskRCNN, prior: float = 0.01) -> None:
+    """Start from "almost nothing is an object", so that first losses do not shake the backbone.
+
+    Source: Lin et al., Focal Loss, section 4.1, https://arxiv.org/abs/1708.02002.
+    """
+    bias = -torch.logit(torch.tensor(1 - prior))
+    nn.init.constant_(model.rpn.head.cls_logits.bias, float(bias))

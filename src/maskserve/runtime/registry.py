@@ -1,0 +1,137 @@
+"""From the names of models to predictors that are ready to work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from maskserve.core.categories import nearest_name
+from maskserve.core.errors import (
+    BundleError,
+    MaskserveError,
+    ParameterError,
+    ServerNotReadyError,
+    UnknownModelError,
+)
+from maskserve.runtime.bundle import find_bundle, read_bundle, read_manifest
+from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision
+from maskserve.runtime.predictor import EnginePredictor
+
+__all__ = ["ModelRegistry", "load_predictor"]
+
+
+def load_predictor(
+    name_or_path: str | Path, *, precision: Precision = "auto", threads: int | None = None
+) -> EnginePredictor:
+    """Load a model for the CPU.
+
+        predictor = load_predictor("balloon")
+        instances = predictor.predict(image)
+
+    Args:
+        name_or_path: The name of a shipped bundle, or the path of a folder or ``.zip``.
+        precision: Of the arithmetic; ``f32`` where numbers must be the same on every machine.
+        threads: How many CPU threads one inference uses; all cores by default.
+
+    Raises:
+        UnknownModelError: There is neither such a name nor such a path.
+        BundleError: The bundle is damaged, or too new.
+    """
+    bundle = read_bundle(find_bundle(name_or_path))
+    engine = OpenVinoEngine(bundle.model, precision=precision, threads=threads)
+    return EnginePredictor(engine, bundle.manifest)
+
+
+class ModelRegistry:
+    """The models that a server was started with.
+
+    Construction reads the manifests only, so that names are known at once; :meth:`load` does the
+    slow part, usually in a thread of its own.
+
+    Args:
+        models: Names or paths as :func:`load_predictor` takes them, at least one; the first is
+            the default.
+        precision: As in :func:`load_predictor`.
+        threads: As in :func:`load_predictor`.
+
+    Attributes:
+        failures: What went wrong, by model name; empty if all is well.
+
+    Raises:
+        UnknownModelError: There is neither such a name nor such a path.
+        ParameterError: No model, or two of the same name.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str | Path],
+        *,
+        precision: Precision = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self._precision: Precision = precision
+        self._threads = threads
+        self._paths: dict[str, Path] = {}
+        self._predictors: dict[str, EnginePredictor] = {}
+        self.failures: dict[str, MaskserveError] = {}
+        for model in models:
+            path = find_bundle(model)
+            try:
+                name = read_manifest(path).name
+            except BundleError as error:
+                name = str(model)
+                self.failures[name] = error
+            if name in self._paths:
+                raise ParameterError(
+                    f"Two models are called “{name}”: {self._paths[name]}, {path}."
+                )
+            self._paths[name] = path
+        if not self._paths:
+            raise ParameterError("No model was named.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names as the manifests give them, in the order that they were asked for."""
+        return tuple(self._paths)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has answered a warm-up."""
+        return len(self._predictors) == len(self._paths)
+
+    def load(self) -> None:
+        """Load every model and let it look at one grey photo; failures are kept, not raised."""
+        grey = np.full((480, 640, 3), 128, dtype=np.uint8)
+        for name, path in self._paths.items():
+            try:
+                predictor = load_predictor(path, precision=self._precision, threads=self._threads)
+                predictor.predict(grey)
+            except MaskserveError as error:
+                self.failures[name] = error
+            else:
+                self._predictors[name] = predictor
+
+    def get(self, name: str | None = None) -> EnginePredictor:
+        """The predictor of a name, or of the default model.
+
+        Raises:
+            UnknownModelError: The server was not started with such a model.
+            BundleError: It could not be loaded.
+            ServerNotReadyError: It is still being loaded.
+        """
+        name = self.names[0] if name is None else name
+        if name in self._predictors:
+            return self._predictors[name]
+        if name in self.failures:
+            raise self.failures[name]
+        if name in self._paths:
+            raise ServerNotReadyError(
+                f"Model “{name}” is still being loaded.", hint="Try again soon."
+            )
+        nearest = nearest_name(name, self.names)
+        guess = f"Did you mean “{nearest}”? " if nearest else ""
+        raise UnknownModelError(
+            f"There is no model “{name}” here.", hint=f"{guess}Known: {', '.join(self.names)}."
+        )

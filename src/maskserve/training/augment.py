@@ -1,0 +1,211 @@
+"""Strong augmentation for tiny data sets: scale, crop, flip, colour, pasted instances.
+
+Geometry is applied to the annotations' polygons, which are rasterised once, at the size that
+the network sees; so masks stay as sharp as they were drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torchvision.transforms import v2
+
+from maskserve.core.manifest import Preprocess
+from maskserve.core.masks import Mask, decode_rle, polygons_to_rle
+from maskserve.core.predictor import Image
+from maskserve.datasets import Annotation
+from maskserve.runtime.preprocess import resize_image, resized_size
+from maskserve.training.config import AugmentSettings
+
+__all__ = ["Scene", "Window", "augment_scene", "paste_instances", "place_scene", "random_window"]
+
+_MIN_VISIBLE = 0.15
+"""An instance of which less than this share is left after cropping or pasting is dropped."""
+_MIN_AREA_PX = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """A photo and its instances as the network is trained on them.
+
+    Attributes:
+        image: uint8, (H, W, 3), RGB.
+        masks: bool, (N, H, W).
+        class_indices: int64, (N,), 0-based.
+    """
+
+    image: Image
+    masks: Mask
+    class_indices: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A square view of a resized photo.
+
+    Attributes:
+        size: (height, width) that the photo is resized to.
+        top, left: Corner of the view in the resized photo; negative where the photo is smaller
+            than the view and is surrounded by grey.
+        side: Side of the view in pixels.
+        flipped: Whether the view is mirrored left to right.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    side: int
+    flipped: bool
+
+
+def random_window(
+    photo_size: tuple[int, int],
+    settings: AugmentSettings,
+    preprocess: Preprocess,
+    *,
+    rng: np.random.Generator,
+) -> Window:
+    """Draw scale, position and flip for a photo of ``photo_size`` (height, width)."""
+    low, high = np.log(settings.min_scale), np.log(settings.max_scale)
+    scale = float(np.exp(rng.uniform(low, high)))
+    height, width = resized_size(photo_size, preprocess)
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
+    side = settings.crop_px
+    top, left = (
+        int(rng.integers(min(0, length - side), max(0, length - side) + 1)) for length in size
+    )
+    return Window(size, top, left, side, bool(rng.random() < settings.flip))
+
+
+def place_scene(
+    image: Image,
+    annotations: tuple[Annotation, ...],
+    window: Window,
+    *,
+    fill: tuple[int, int, int],
+) -> Scene:
+    """Look at a photo through a window.
+
+    Args:
+        image: The whole photo.
+        annotations: Crowd regions are left out.
+        window: What to look at.
+        fill: Colour around the photo; the mean that normalisation subtracts is neutral.
+    """
+    side = window.side
+    canvas = np.empty((side, side, 3), dtype=np.uint8)
+    canvas[:] = fill
+    resized = resize_image(image, window.size)
+    into, out_of = _overlap(window)
+    canvas[into] = resized[out_of]
+    masks, classes = [], []
+    for annotation in annotations:
+        if annotation.is_crowd:
+            continue
+        mask, whole_px = _place_annotation(annotation, image.shape[:2], window)
+        visible_px = np.count_nonzero(mask)
+        if visible_px >= max(_MIN_AREA_PX, _MIN_VISIBLE * whole_px):
+            masks.append(mask)
+            classes.append(annotation.class_index)
+    stacked = np.stack(masks) if masks else np.zeros((0, side, side), dtype=np.bool_)
+    if window.flipped:
+        canvas, stacked = canvas[:, ::-1], stacked[:, :, ::-1]
+    return Scene(
+        np.ascontiguousarray(canvas),
+        np.ascontiguousarray(stacked),
+        np.array(classes, dtype=np.int64),
+    )
+
+
+def _overlap(window: Window) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """The part that photo and view share, as slices of the view and of the resized photo."""
+    into, out_of = [], []
+    for start, length in zip((window.top, window.left), window.size, strict=True):
+        first, last = max(start, 0), min(start + window.side, length)
+        into.append(slice(first - start, last - start))
+        out_of.append(slice(first, last))
+    return (into[0], into[1]), (out_of[0], out_of[1])
+
+
+def _place_annotation(
+    annotation: Annotation, photo_size: tuple[int, int], window: Window
+) -> tuple[Mask, float]:
+    """Its mask in the view (without the flip), and its area at the view's scale in pixels."""
+    scale = np.array([window.size[1] / photo_size[1], window.size[0] / photo_size[0]])
+    view = (window.side, window.side)
+    if annotation.rle is not None:
+        whole = decode_rle(annotation.rle)
+        resized = cv2.resize(
+            whole.view(np.uint8), window.size[::-1], interpolation=cv2.INTER_NEAREST
+        )
+        mask = np.zeros(view, dtype=np.bool_)
+        into, out_of = _overlap(window)
+        mask[into] = resized[out_of].astype(np.bool_)
+        return mask, float(np.count_nonzero(resized))
+    corner = np.array([window.left, window.top])
+    polygons = [polygon * scale - corner for polygon in annotation.polygons]
+    whole_px = sum(abs(_shoelace(polygon)) for polygon in polygons)
+    inside = [polygon for polygon in polygons if _touches(polygon, window.side)]
+    if not inside:
+        return np.zeros(view, dtype=np.bool_), whole_px
+    return decode_rle(polygons_to_rle(inside, view)), whole_px
+
+
+def _shoelace(polygon: npt.NDArray[np.float64]) -> float:
+    x, y = polygon.T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _touches(polygon: npt.NDArray[np.float64], side: int) -> bool:
+    return bool((polygon.max(axis=0) > 0).all() and (polygon.min(axis=0) < side).all())
+
+
+def paste_instances(target: Scene, source: Scene, *, rng: np.random.Generator) -> Scene:
+    """Copy a random half of ``source``'s instances over ``target``, edges slightly softened.
+
+    Both scenes have the same size. What a pasted instance hides is cut from the masks below;
+    instances that are hardly visible any more are dropped.
+
+    Source: Ghiasi et al., Simple Copy-Paste, https://arxiv.org/abs/2012.07177.
+    """
+    chosen = rng.random(len(source.masks)) < 0.5
+    if not chosen.any():
+        return target
+    pasted = source.masks[chosen]
+    over = pasted.any(axis=0)
+    alpha = cv2.GaussianBlur(over.astype(np.float32), (0, 0), float(rng.uniform(0.4, 1.2)))[
+        ..., None
+    ]
+    image = (source.image * alpha + target.image * (1 - alpha) + 0.5).astype(np.uint8)
+    before = target.masks.sum(axis=(1, 2))
+    below = target.masks & ~over
+    after = below.sum(axis=(1, 2))
+    kept = after >= np.maximum(_MIN_AREA_PX, _MIN_VISIBLE * before)
+    return Scene(
+        image,
+        np.concatenate([below[kept], pasted]),
+        np.concatenate([target.class_indices[kept], source.class_indices[chosen]]),
+    )
+
+
+def augment_scene(scene: Scene, settings: AugmentSettings, *, rng: np.random.Generator) -> Scene:
+    """Change colours; sometimes blur, or drop the colour altogether. Masks stay."""
+    strength = settings.colour
+    if strength == 0:
+        return scene
+    transform = v2.Compose(
+        [
+            v2.ColorJitter(strength, strength, strength, strength / 8),
+            v2.RandomGrayscale(0.05),
+            v2.RandomApply([v2.GaussianBlur(5, (0.3, 1.5))], 0.15),
+        ]
+    )
+    # torchvision draws from torch's global generator; ours is seeded by the sample.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**31)))
+        changed = transform(torch.from_numpy(scene.image).permute(2, 0, 1))
+    return Scene(changed.permute(1, 2, 0).contiguous().numpy(), scene.masks, scene.class_indices)
