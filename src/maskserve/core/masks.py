@@ -135,6 +135,8 @@ def crop_to_rle(crop: MaskCrop, size: tuple[int, int]) -> Rle:
     edges = np.flatnonzero(flat[1:] != flat[:-1])
     edges += crop.left * height
     counts = np.diff(edges, prepend=0, append=height * width)
+    if counts[-1] == 0:  # the mask reaches the last pixel: COCO writes no empty run after it
+        counts = counts[:-1]
     compressed = coco_mask.frPyObjects(
         {"size": [height, width], "counts": counts.tolist()}, height, width
     )
@@ -156,7 +158,8 @@ def encode_rle(mask: Mask) -> Rle:
 
 def decode_rle(rle: Rle) -> Mask:
     """The bool array of shape (H, W) that an RLE stands for."""
-    return coco_mask.decode(_to_bytes(rle)).astype(np.bool_)
+    mask: Mask = coco_mask.decode(_to_bytes(rle)).astype(np.bool_)
+    return mask
 
 
 def rle_area(rle: Rle) -> int:

@@ -11,6 +11,7 @@ from maskserve.core.errors import DatasetError, DatasetProblem
 from maskserve.datasets.flaws import FlawError
 from maskserve.datasets.loading import available_splits, read_dataset
 from maskserve.datasets.photos import require_decodable
+from maskserve.datasets.source import place_in
 from maskserve.datasets.types import Sample
 
 __all__ = ["check_dataset"]
@@ -57,8 +58,7 @@ def check_dataset(
         if not any(sample.annotations for sample in dataset.samples):
             problems.append(DatasetProblem(name or root.name, "has no sound annotation"))
         for sample in dataset.samples:
-            path = sample.image_path
-            place = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+            place = place_in(root, sample.image_path)
             flaws = _flaws_of(sample, place, first_places)
             problems += [DatasetProblem(place, flaw) for flaw in flaws]
     return problems

@@ -22,11 +22,12 @@ class _Format:
     layout: str
 
 
+# Tried in this order. COCO's files can be large, and its reader knows them by their names.
 _FORMATS = {
-    "via": _Format(find_via, read_via, "SPLIT/via_region_data.json beside its photos"),
     "coco": _Format(
         find_coco, read_coco, "annotations/instances_SPLIT.json, SPLIT.json or instances.json"
     ),
+    "via": _Format(find_via, read_via, "SPLIT/via_region_data.json beside its photos"),
 }
 
 FORMAT_NAMES = tuple(_FORMATS)
@@ -44,7 +45,7 @@ def load_dataset(
     """Read a folder of annotated photos.
 
     Args:
-        root: The data set's folder, or the folder of one of its splits.
+        root: The data set's folder, or that of one split, whose classes then are the only ones.
         split: Such as ``train``; None if ``root`` holds the annotations directly.
         format: One of :data:`FORMAT_NAMES`; recognised by the folder's content by default.
         class_name: Name of the class in VIA files that name none; the folder's by default.
@@ -83,8 +84,9 @@ def read_dataset(
     chosen, files = _locate(root, format)
     if split not in files:
         raise _missing_split(root, split, files)
-    own_name = root.resolve()
-    folder = own_name.parent.name if is_split_name(own_name.name) else own_name.name
+    # Not resolved if it can be helped: a link is named as its owner likes it.
+    path = root.resolve() if ".." in root.parts else root.absolute()
+    folder = path.parent.name if is_split_name(path.name) else path.name
     name = folder if split is None else f"{folder} {split}"
     return chosen.read(Source(name, root, split, files, class_name or folder, class_attribute))
 

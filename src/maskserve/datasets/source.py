@@ -10,7 +10,15 @@ from typing import Any
 
 from maskserve.core.errors import DatasetError
 
-__all__ = ["AnnotationFiles", "Source", "is_split_name", "json_files", "only_file", "read_json"]
+__all__ = [
+    "AnnotationFiles",
+    "Source",
+    "is_split_name",
+    "json_files",
+    "only_file",
+    "place_in",
+    "read_json",
+]
 
 AnnotationFiles = Mapping[str | None, Path]
 """By split; the key None is for annotations of the folder itself, which has no splits."""
@@ -42,10 +50,13 @@ class Source:
         return self.files[self.split]
 
     def place_of(self, path: Path) -> str:
-        """A file as problems name it: relative to ``root`` where it lies in there."""
-        return (
-            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
-        )
+        """A file as problems name it."""
+        return place_in(self.root, path)
+
+
+def place_in(root: Path, path: Path) -> str:
+    """``path`` relative to ``root`` where it lies in there, and as it is where it does not."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def is_split_name(name: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def _outline_of(region: _Region) -> Polygon:
                     float(shape["cy"]),
                     rx=_extent(shape, rx),
                     ry=_extent(shape, ry),
-                    theta=float(shape.get("theta", 0)),
+                    theta=_angle(shape),
                 )
     except KeyError as error:
         raise FlawError(f"is a {kind} without {error.args[0]}") from None
@@ -204,8 +205,15 @@ def _outline_of(region: _Region) -> Polygon:
 
 def _extent(shape: Mapping[str, Any], key: str) -> float:
     value = float(shape[key])
-    if not 0 < value < float("inf"):
+    if not (isfinite(value) and value > 0):
         raise FlawError(f"is a {shape['name']} with {key} = {value:g}")
+    return value
+
+
+def _angle(shape: Mapping[str, Any]) -> float:
+    value = float(shape.get("theta", 0))  # VIA 1.x has none
+    if not isfinite(value):
+        raise FlawError(f"is a {shape['name']} with theta = {value:g}")
     return value
 
 

@@ -208,7 +208,7 @@ def _require_common_class(class_names: Sequence[str], dataset: Dataset) -> None:
         raise DatasetError(
             f"The model finds {_shortened(class_names)}, but “{dataset.name}” has annotations of "
             f"{_shortened(names)}.",
-            hint="If these are the same things, name the data set's class as the model does.",
+            hint="If these are the same things, load the data set with the model's name for them.",
         )
 
 
@@ -284,4 +284,5 @@ def _values(evaluation: Any, category_id: int | None = None) -> Values:
 
 def _mean_percent(values: npt.NDArray[np.float64]) -> float | None:
     measured = values[values > -1]
-    return 100 * float(measured.mean()) if measured.size else None
+    # To 6 decimals: pycocotools' guard against dividing by zero makes 99.99999999999997 of 100.
+    return round(100 * float(measured.mean()), 6) if measured.size else None

@@ -25,7 +25,9 @@ __all__ = ["InferenceNetwork", "TorchEngine"]
 _PAD_PX = 32
 _CANONICAL_PX, _CANONICAL_LEVEL = 224, 4  # FPN paper, equation 1
 _MAX_LOG_RATIO = math.log(1000.0 / 16)
-_MIN_SIDE_PX = 1e-2
+_MIN_PROPOSAL_PX, _MIN_BOX_PX = 1e-3, 1e-2  # torchvision's
+_NEVER = -1e4
+"""Logit of a proposal that must come after all others."""
 
 
 class InferenceNetwork(nn.Module):
@@ -70,12 +72,13 @@ class InferenceNetwork(nn.Module):
             score = logits[level].permute(0, 2, 3, 1).reshape(-1)
             delta = deltas[level].reshape(-1, 4, grid_h, grid_w).permute(2, 3, 0, 1).reshape(-1, 4)
             # A level with fewer anchors than top_n is filled up, so that top_n stays a constant
-            # of the graph. The fillers have score 0 and no area: they fall out at the end.
-            score, order = torch.cat([score, score.new_full((top_n,), -1e4)]).topk(top_n)
+            # of the graph. The fillers have no area: they come last, and fall out at the end.
+            score, order = torch.cat([score, score.new_full((top_n,), _NEVER)]).topk(top_n)
             anchors = torch.cat([anchors, anchors.new_zeros(top_n, 4)])[order]
             delta = torch.cat([delta, delta.new_zeros(top_n, 4)])[order]
-            boxes.append(_clip(_decode(anchors, delta, (1.0, 1.0, 1.0, 1.0)), size))
-            scores.append(score)
+            box = _clip(_decode(anchors, delta, (1.0, 1.0, 1.0, 1.0)), size)
+            boxes.append(box)
+            scores.append(torch.where(_has_area(box, _MIN_PROPOSAL_PX), score, _NEVER))
             levels.append(torch.full_like(score, level))
         all_boxes, all_scores, all_levels = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
         kept = nms(_apart(all_boxes, all_levels, size), all_scores, rpn.nms_thresh)[:post_n]
@@ -95,9 +98,7 @@ class InferenceNetwork(nn.Module):
         boxes = _clip(boxes.reshape(-1, 4), size)
         scores = scores.reshape(-1)
         labels = torch.arange(classes, device=scores.device).repeat(proposals.shape[0])
-        sides = boxes[:, 2:] - boxes[:, :2]
-        good = (scores > min_score) & (sides[:, 0] >= _MIN_SIDE_PX) & (sides[:, 1] >= _MIN_SIDE_PX)
-        index = good.nonzero()[:, 0]
+        index = ((scores > min_score) & _has_area(boxes, _MIN_BOX_PX)).nonzero()[:, 0]
         boxes, scores, labels = boxes[index], scores[index], labels[index]
         kept = nms(_apart(boxes, labels, size), scores, heads.nms_thresh)[: self.max_instances]
         return boxes[kept], scores[kept], labels[kept]
@@ -107,7 +108,8 @@ class InferenceNetwork(nn.Module):
         heads = self.model.roi_heads
         grids = heads.mask_predictor(heads.mask_head(_pool(features, boxes, heads.mask_roi_pool)))
         own = (classes + 1).view(-1, 1, 1, 1).expand(-1, 1, grids.shape[2], grids.shape[3])
-        return grids.gather(1, own)[:, 0].sigmoid()
+        chosen: Tensor = grids.gather(1, own)
+        return chosen[:, 0].sigmoid()
 
 
 def _pad(pixels: Tensor) -> Tensor:
@@ -139,6 +141,11 @@ def _decode(boxes: Tensor, deltas: Tensor, weights: tuple[float, ...]) -> Tensor
 def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     x, y = boxes[:, 0::2].clamp(0, size[1]), boxes[:, 1::2].clamp(0, size[0])
     return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=-1)
+
+
+def _has_area(boxes: Tensor, least_px: float) -> Tensor:
+    """Whether both sides of a box have at least this length: bool, (N,)."""
+    return ((boxes[:, 2:] - boxes[:, :2]) >= least_px).all(dim=1)
 
 
 def _apart(boxes: Tensor, groups: Tensor, size: tuple[int, int]) -> Tensor:

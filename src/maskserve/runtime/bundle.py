@@ -139,7 +139,7 @@ def _read_manifest(path: Path, read: _Read) -> Manifest:
 
 
 def _read_checked(path: Path, name: str, sha256: str, *, read: _Read) -> bytes:
-    if PurePosixPath(name).name != name or "\\" in name:
+    if PurePosixPath(name).name != name or name == ".." or "\\" in name:
         raise BundleCorruptError(f"{path}/{MANIFEST_NAME} names a file outside: “{name}”.")
     try:
         content = read(name)

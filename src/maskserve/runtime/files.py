@@ -25,15 +25,16 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}-{uuid4().hex[:8]}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}.",
             hint="Choose a folder that you may write to, on a disk with room.",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_file(path: Path, data: bytes | str) -> None:

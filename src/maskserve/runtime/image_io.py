@@ -6,6 +6,7 @@ settings: limits are checked on the header before any pixel is decoded.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -123,20 +124,19 @@ def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
             hint="Scale it down, or save it as JPEG.",
         )
     plugin = _plugin_for(data)
+    if plugin is PngImageFile and len(data) >= 24:
+        # Its size stands at a fixed place, where it counts even if nothing follows.
+        _check_pixels(*struct.unpack(">II", data[16:24]), limits=limits)
     # On damaged files Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error …
     try:
         # The plugin itself and not Image.open, whose check of the size warns or raises by
         # a limit that is global.
         stored = plugin(BytesIO(data))
+    except PillowImage.DecompressionBombError as error:  # of its WebP reader nevertheless
+        raise ImageTooLargeError(f"The photo is too large: {error}") from error
     except Exception as error:
         raise ImageDecodeError(f"The photo's header is damaged: {error}.") from error
-    width, height = stored.size
-    if width * height > limits.max_pixels:
-        raise ImageTooLargeError(
-            f"The photo has {width} x {height} = {width * height:,} pixels; "
-            f"at most {limits.max_pixels:,} are accepted.",
-            hint="Scale it down first.",
-        )
+    _check_pixels(*stored.size, limits=limits)
     try:
         stored.load()
         return np.array(_to_upright(_to_rgb(stored), _orientation(stored)))
@@ -234,6 +234,15 @@ def _plugin_for(data: bytes) -> type[ImageFile]:
     start = data[:64]
     what = f"it begins with the text “{start[:24].decode()}”" if start.isascii() else "unknown data"
     raise ImageDecodeError(f"This is not an image: {what}.", hint=_SUPPORTED)
+
+
+def _check_pixels(width: int, height: int, *, limits: ImageLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageTooLargeError(
+            f"The photo has {width} x {height} = {width * height:,} pixels; "
+            f"at most {limits.max_pixels:,} are accepted.",
+            hint="Scale it down first.",
+        )
 
 
 def _to_rgb(stored: PillowImage.Image) -> PillowImage.Image:

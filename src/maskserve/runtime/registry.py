@@ -107,11 +107,12 @@ class ModelRegistry:
         for name, path in self._paths.items():
             try:
                 predictor = load_predictor(path, precision=self._precision, threads=self._threads)
-                predictor.predict(grey)
+                predictor.predict(grey, min_score=0.0)  # so that the mask head runs, too
             except MaskserveError as error:
                 self.failures[name] = error
             else:
                 self._predictors[name] = predictor
+                self.failures.pop(name, None)
 
     def get(self, name: str | None = None) -> EnginePredictor:
         """The predictor of a name, or of the default model.

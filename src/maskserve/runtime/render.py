@@ -98,12 +98,18 @@ def _tint(drawn: Image, crop: MaskCrop, colour: Colour) -> None:
 
 
 def _outline(drawn: Image, crop: MaskCrop, colour: Colour) -> None:
-    """A coloured line on a wider dark one, so that it shows on any background."""
+    """A coloured line on a wider dark one, so that it shows on any background.
+
+    An instance that such lines would fill gets a hairline instead.
+    """
     width = max(round(_font_px(drawn) / 8), 2)
+    lines = [(_CASING, width + max(width // 2, 1)), (colour, width)]
+    if min(crop.pixels.shape) < 8 * width:
+        lines = [(colour, 1)]
     # OpenCV takes vertices as integers, here in 1/16 px, and has pixel centres at integers.
     rings = [np.round((ring - 0.5) * 16).astype(np.int32) for ring in crop_to_outlines(crop)]
-    for line, thickness in (_CASING, width + max(width // 2, 1)), (colour, width):
-        cv2.polylines(drawn, rings, True, line, thickness, cv2.LINE_AA, shift=4)
+    for line_colour, thickness in lines:
+        cv2.polylines(drawn, rings, True, line_colour, thickness, cv2.LINE_AA, shift=4)
 
 
 def _font_px(image: Image) -> int:

@@ -176,10 +176,9 @@ def paste_instances(target: Scene, source: Scene, *, rng: np.random.Generator) -
     if not chosen.any():
         return target
     pasted = source.masks[chosen]
-    over = pasted.any(axis=0)
-    alpha = cv2.GaussianBlur(over.astype(np.float32), (0, 0), float(rng.uniform(0.4, 1.2)))[
-        ..., None
-    ]
+    over: Mask = np.logical_or.reduce(pasted, axis=0)
+    softness_px = float(rng.uniform(0.4, 1.2))
+    alpha = cv2.GaussianBlur(over.astype(np.float32), (0, 0), softness_px)[..., None]
     image = (source.image * alpha + target.image * (1 - alpha) + 0.5).astype(np.uint8)
     before = target.masks.sum(axis=(1, 2))
     below = target.masks & ~over

@@ -117,7 +117,7 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     where = f" in {config}" if config else ""
     if first["type"] != "extra_forbidden":
         return f"{key}{where}: {first['msg']} (found {first['input']!r})."
-    tables = {"preprocess": Preprocess, "augment": AugmentSettings}
+    tables: dict[str, type[BaseModel]] = {"preprocess": Preprocess, "augment": AugmentSettings}
     known = tables.get(str(first["loc"][0]), TrainSettings).model_fields
     nearest = nearest_name(str(first["loc"][-1]), known)
     guess = f"Did you mean “{nearest}”?" if nearest else f"Known: {', '.join(known)}."

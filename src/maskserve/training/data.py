@@ -85,7 +85,7 @@ class TrainingExamples(TorchDataset[Example]):
         if rng.random() < self._settings.augment.paste:
             other = self._samples[rng.integers(len(self._samples))]
             scene = paste_instances(scene, self._view(other, rng), rng=rng)
-        return to_example(augment_scene(scene, self._settings.augment, rng=rng))
+        return _to_example(augment_scene(scene, self._settings.augment, rng=rng))
 
     def _view(self, sample: Sample, rng: np.random.Generator) -> Scene:
         preprocess = self._settings.preprocess
@@ -110,7 +110,7 @@ class ValidationExamples(TorchDataset[Example]):
         window = Window(size, 0, 0, max(size), flipped=False)
         image = read_image(sample.image_path)
         fill = _fill(self._preprocess)
-        return to_example(place_scene(image, sample.annotations, window, fill=fill))
+        return _to_example(place_scene(image, sample.annotations, window, fill=fill))
 
 
 def _fill(preprocess: Preprocess) -> tuple[int, int, int]:
@@ -118,7 +118,7 @@ def _fill(preprocess: Preprocess) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def to_example(scene: Scene) -> Example:
+def _to_example(scene: Scene) -> Example:
     """From a scene of numpy arrays to tensors; boxes are tight around the masks."""
     image = torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255
     labels = [Categories.label_of(int(index)) for index in scene.class_indices]

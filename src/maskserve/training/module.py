@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -91,12 +92,13 @@ class MaskRcnnModule(lightning.LightningModule):
             losses: dict[str, Tensor] = self.model(*batch)
         self.log("val_loss", torch.stack(list(losses.values())).sum(), batch_size=1, prog_bar=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         trained = [p for p in self.parameters() if p.requires_grad]
         decayed = [p for p in trained if p.ndim > 1]
         rest = [p for p in trained if p.ndim <= 1]  # biases and batch norm
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
         optimizer = AdamW(
-            [{"params": decayed}, {"params": rest, "weight_decay": 0.0}],
+            groups,
             lr=self._settings.learning_rate,
             weight_decay=self._settings.weight_decay,
         )

@@ -36,26 +36,27 @@ from torchvision.models.detection import MaskRCNN
 
 from maskserve.core.errors import TrainingError
 from maskserve.core.manifest import Manifest, Postprocess, Provenance
-from maskserve.datasets import Dataset, available_splits, load_dataset, split_dataset
+from maskserve.datasets import Dataset, Sample, available_splits, load_dataset, split_dataset
 from maskserve.evaluation import evaluate
 from maskserve.evaluation.calibration import calibrate_threshold
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
 from maskserve.models.checkpoint import read_weights, write_weights
 from maskserve.runtime.files import write_file
-from maskserve.runtime.image_io import write_image
+from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.predictor import EnginePredictor
 from maskserve.training.config import TrainSettings, settings_sha256
 from maskserve.training.data import StepSampler, TrainingExamples, ValidationExamples, collate
 from maskserve.training.module import MaskRcnnModule
 from maskserve.training.report import draw_curves, merge_metrics
 
-__all__ = ["RunRecord", "Validation", "load_run", "load_run_predictor", "train"]
+__all__ = ["PROBE_FILE", "RunRecord", "Validation", "load_run", "load_run_predictor", "train"]
 
 SETTINGS_FILE = "settings.json"
 VALIDATION_FILE = "validation.json"
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "last.ckpt"
+PROBE_FILE = "probe.jpg"
 
 _MAX_INSTANCES = 100
 
@@ -139,11 +140,12 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
     )
     checkpoint = _find_checkpoint(out, settings, resume=resume)
     if checkpoint is not None:
-        record = read_record(out)
+        record = _read_record(out)
         console.print(f"Resuming {out} from its last checkpoint.")
     else:
         initial = initialise(model, settings.model, settings.init)
         record = _describe(settings, train_set, val_set, initial)
+        write_image(out / PROBE_FILE, read_image(_fullest(val_set).image_path))
         write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
     console.print(
         f"Training {settings.model} ({record.initial_weights}) on {_count(train_set)}; "
@@ -161,7 +163,7 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
             weights_only=True,
         )
     console.print(f"Done: {out}. Next: maskserve export {out} --out BUNDLE")
-    return read_validation(out)
+    return _read_validation(out)
 
 
 class _Validator(Callback):
@@ -176,6 +178,7 @@ class _Validator(Callback):
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        assert isinstance(pl_module, MaskRcnnModule)
         model, step = pl_module.model, trainer.global_step
         predictor = _predictor(model, self._record.manifest())
         metrics = evaluate(predictor, self._dataset)
@@ -202,7 +205,7 @@ def load_run(run: Path) -> tuple[MaskRCNN, Manifest]:
         TrainingError: The folder holds no run, or one without a first validation.
         ParameterError: The weights do not belong to the settings.
     """
-    record, validation = read_record(run), read_validation(run)
+    record, validation = _read_record(run), _read_validation(run)
     model = build_model(
         record.settings.model,
         classes=len(record.classes),
@@ -239,7 +242,7 @@ def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Pat
         raise TrainingError(
             f"{out} already holds a run.", hint="Name another folder, or add --resume to go on."
         )
-    if read_record(out).settings_sha256 != settings_sha256(settings):
+    if _read_record(out).settings_sha256 != settings_sha256(settings):
         raise TrainingError(
             f"The settings differ from those of the run in {out}.",
             hint=f"Go on with the same settings ({out / SETTINGS_FILE}), or name another folder.",
@@ -263,6 +266,11 @@ def _describe(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
     )
+
+
+def _fullest(dataset: Dataset) -> Sample:
+    """The photo with most instances."""
+    return max(dataset.samples, key=lambda sample: len(sample.annotations))
 
 
 def _count(dataset: Dataset) -> str:
@@ -304,16 +312,16 @@ def _use_bf16(settings: TrainSettings) -> bool:
     if settings.precision != "auto":
         return settings.precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu.get_capabilities().get("avx512_bf16", False)
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def read_record(run: Path) -> RunRecord:
+def _read_record(run: Path) -> RunRecord:
     """``settings.json`` of a run folder; TrainingError if it is missing or damaged."""
     return RunRecord.model_validate(_read_json(run, SETTINGS_FILE))
 
 
-def read_validation(run: Path) -> Validation:
+def _read_validation(run: Path) -> Validation:
     """``validation.json`` of a run folder; TrainingError if it is missing or damaged."""
     return Validation.model_validate(_read_json(run, VALIDATION_FILE))
 

@@ -1,0 +1,249 @@
+"""``maskserve predict``."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress
+from rich.table import Column, Table
+
+from maskserve.cli.exit_codes import exit_code_of
+from maskserve.cli.report import make_console, make_progress, report_error
+from maskserve.core.boxes import xyxy_to_xywh
+from maskserve.core.errors import ImageMissingError, MaskserveError, OutputError
+from maskserve.core.types import Instances, percent
+from maskserve.runtime.style import Style
+
+if TYPE_CHECKING:
+    from maskserve.core.manifest import Manifest
+    from maskserve.core.predictor import Predictor
+
+__all__ = ["Job", "describe", "plan_jobs", "predict"]
+
+
+def predict(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PHOTO|FOLDER|VIDEO...",
+            help="Photos (JPEG, PNG, WebP), videos, or folders that hold some.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Where to put what was drawn.", show_default=False),
+    ],
+    *,
+    model: Annotated[
+        str, typer.Option(metavar="NAME|BUNDLE", help="A shipped model or a bundle of yours.")
+    ] = "balloon",
+    style: Annotated[
+        Style,
+        typer.Option(
+            help="overlay tints the masks, outline draws around them, splash keeps colour inside "
+            "them only, mask is white on black."
+        ),
+    ] = "overlay",
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Leave out what scores lower. By default the model's own threshold."
+        ),
+    ] = None,
+    with_json: Annotated[
+        bool, typer.Option("--json", help="Also write boxes, scores, masks and coverage as JSON.")
+    ] = False,
+) -> None:
+    """Find instances in photos and videos, draw them, and count the pixels they cover.
+
+    A video also gets a table (CSV) of the coverage of each frame. A photo that cannot be used is
+    reported, the others go on, and the exit code is 3.
+
+    Examples:
+
+        maskserve predict photo.jpg --out drawn
+        maskserve predict holidays/ party.mp4 --out drawn --style splash
+        maskserve predict *.jpg --model ./my-bundle --json --out drawn
+    """
+    from maskserve.runtime.registry import load_predictor
+
+    jobs = plan_jobs(inputs, out, style=style)
+    predictor = load_predictor(model)
+    table = Table(
+        Column("file", overflow="fold"),
+        "found",
+        Column("masked %", justify="right"),
+        Column("unmasked %", justify="right"),
+        caption=f"Drawn in {out}",
+    )
+    failures: list[MaskserveError] = []
+    with make_progress() as progress:
+        task = progress.add_task("", total=len(jobs))
+        for job in jobs:
+            progress.update(task, description=job.source.name)
+            try:
+                if job.is_video:
+                    row = _predict_video(job, predictor, style, min_score, progress)
+                else:
+                    row = _predict_photo(job, predictor, style, min_score, with_json=with_json)
+                table.add_row(str(job.source), *row)
+            except OutputError:
+                raise  # the next one could not be written either
+            except MaskserveError as error:
+                failures.append(error)
+                report_error(error, progress.console)
+            progress.advance(task)
+    if table.row_count:
+        make_console().print(table)
+    if failures:
+        raise typer.Exit(exit_code_of(failures[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One photo or video to work on.
+
+    Attributes:
+        source: The input.
+        target: The drawn photo or video; JSON and CSV lie beside it, with other suffixes.
+        is_video: Whether ``source`` is a video, by its suffix.
+    """
+
+    source: Path
+    target: Path
+    is_video: bool
+
+
+def plan_jobs(inputs: Sequence[Path], out: Path, *, style: Style = "overlay") -> list[Job]:
+    """Decide what is read and where it goes, before anything is done.
+
+    Folders stand for the photos and videos directly in them. Photos keep their format, but masks
+    become PNGs, which lose nothing. Of two inputs with the same name the second gets a number.
+
+    Raises:
+        ImageMissingError: A folder holds neither photo nor video.
+        OutputError: A result would overwrite an input.
+    """
+    from maskserve.runtime.image_io import IMAGE_SUFFIXES
+    from maskserve.runtime.video import VIDEO_SUFFIXES
+
+    jobs: list[Job] = []
+    taken: set[str] = set()
+    for source in _expand(inputs, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+        suffix = source.suffix.lower()
+        is_video = suffix in VIDEO_SUFFIXES
+        if is_video:
+            suffix = ".mp4"
+        elif style == "mask" or suffix not in IMAGE_SUFFIXES:
+            suffix = ".png"
+        stem, number = source.stem, 2
+        while stem.casefold() in taken:
+            stem, number = f"{source.stem}-{number}", number + 1
+        taken.add(stem.casefold())
+        jobs.append(Job(source, out / f"{stem}{suffix}", is_video))
+    sources = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        if job.target.resolve() in sources:
+            raise OutputError(
+                f"{job.target} is an input and would be overwritten.",
+                hint="Choose another folder with --out.",
+            )
+    return jobs
+
+
+def _expand(inputs: Sequence[Path], suffixes: frozenset[str]) -> list[Path]:
+    """The files that are meant, each once, folders replaced by what is in them."""
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        files = [path]
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+            if not files:
+                raise ImageMissingError(f"The folder {path} holds neither photo nor video.")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _predict_photo(
+    job: Job, predictor: Predictor, style: Style, min_score: float | None, *, with_json: bool
+) -> tuple[str, str, str]:
+    from maskserve.runtime.files import write_file
+    from maskserve.runtime.image_io import ImageLimits, read_image, write_image
+    from maskserve.runtime.render import draw
+
+    # Whoever runs this chose the photo, so the limits only keep the machine from swapping.
+    image = read_image(job.source, limits=ImageLimits(max_bytes=2**30, max_pixels=250_000_000))
+    instances = predictor.predict(image, min_score=min_score)
+    write_image(job.target, draw(image, instances, style=style))
+    if with_json:
+        document = describe(instances, predictor.manifest)
+        write_file(job.target.with_suffix(".json"), json.dumps(document, ensure_ascii=False) + "\n")
+    counts = Counter(instances.class_names[i] for i in instances.class_indices)
+    found = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    coverage = instances.coverage()
+    return found or "nothing", *_percentages(coverage.masked_percent)
+
+
+def _predict_video(
+    job: Job, predictor: Predictor, style: Style, min_score: float | None, progress: Progress
+) -> tuple[str, str, str]:
+    from maskserve.runtime.video import draw_video, open_video
+
+    task = progress.add_task("  frames", total=open_video(job.source).frame_count)
+    try:
+        coverage = draw_video(
+            predictor,
+            job.source,
+            target=job.target,
+            coverage_csv=job.target.with_suffix(".csv"),
+            style=style,
+            min_score=min_score,
+            on_frame=lambda: progress.advance(task),
+        )
+    finally:
+        progress.remove_task(task)
+    return f"{coverage.frame_count} frames, on average", *_percentages(coverage.masked_percent)
+
+
+def _percentages(masked_percent: float) -> tuple[str, str]:
+    return f"{masked_percent:.2f}", f"{100 - masked_percent:.2f}"
+
+
+def describe(instances: Instances, manifest: Manifest) -> dict[str, Any]:
+    """What was found, in the words of the HTTP interface; masks are COCO's compressed RLEs."""
+    height, width = instances.image_size
+    return {
+        "model": {"name": manifest.name, "version": manifest.version},
+        "image": {"width": width, "height": height},
+        "coverage": asdict(instances.coverage()),
+        "instances": [
+            {
+                "id": i,
+                "class": instances.class_names[class_index],
+                "class_index": class_index,
+                "score": round(score, 4),
+                "bbox_xywh": [round(value, 2) for value in box],
+                "area_px": area_px,
+                "area_percent": percent(area_px, height * width),
+                "mask": rle,
+            }
+            for i, (class_index, score, box, area_px, rle) in enumerate(
+                zip(
+                    instances.class_indices.tolist(),
+                    instances.scores.tolist(),
+                    xyxy_to_xywh(instances.boxes_xyxy).tolist(),
+                    instances.areas_px.tolist(),
+                    instances.rles(),
+                    strict=True,
+                )
+            )
+        ],
+    }

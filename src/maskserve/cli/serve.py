@@ -1,0 +1,57 @@
+"""``maskserve serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["serve"]
+
+
+def serve(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|BUNDLE",
+            help="A shipped model or a bundle of yours. Give it again to serve several: the first "
+            "one is the default.",
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; 0.0.0.0 for all. By default 127.0.0.1."),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. By default 8080.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A TOML file with settings; the flags above win over it."
+        ),
+    ] = None,
+) -> None:
+    """Answer photos over HTTP, and show a page to try it at the address itself.
+
+    Every setting can also come from an environment variable, such as MASKSERVE_PORT.
+
+    Examples:
+
+        maskserve serve
+        maskserve serve --model balloon --model ./my-bundle.zip --port 9000
+        curl -X POST --data-binary @photo.jpg -H 'Content-Type: image/jpeg' \\
+            http://127.0.0.1:8080/v1/segment
+    """
+    from maskserve.api.server import serve as run_server
+    from maskserve.api.settings import resolve_settings
+    from maskserve.runtime.registry import ModelRegistry
+
+    flags = {"models": model or None, "host": host, "port": port}
+    settings = resolve_settings(
+        file=config,
+        environ=os.environ,
+        flags={name: value for name, value in flags.items() if value is not None},
+    )
+    run_server(settings, ModelRegistry(settings.models))

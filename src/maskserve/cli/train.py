@@ -1,0 +1,83 @@
+"""``maskserve train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from maskserve.cli.extras import train_extra
+
+__all__ = ["train"]
+
+
+def train(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="The data set's folder.", show_default=False)
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="RUN", help="Where to put the run: a new folder.", show_default=False),
+    ],
+    *,
+    model: Annotated[
+        Literal["mobilenet_v2", "resnet50", "resnet101"] | None,
+        typer.Option(help="mobilenet_v2, the default, is quick on CPUs; resnet101 the heaviest."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A TOML file with settings; the flags win over it."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was interrupted.")
+    ] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="imagenet|coco|none|FILE", help="Initial weights. By default imagenet."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the model is called in its bundle and in the API.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many batches to train on.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
+    val_split: Annotated[
+        str | None,
+        typer.Option(help="Split to validate on. By default, training photos are held out."),
+    ] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of training photos to hold out.")
+    ] = None,
+) -> None:
+    """Train a model on a few dozen annotated photos.
+
+    The run folder gets the weights, the settings, a table and curves of losses and AP, and
+    drawn validation photos. It needs the extra: pip install 'maskserve[train]'.
+
+    Examples:
+
+        maskserve train --data ./balloon --out runs/first
+        maskserve train --data ./balloon --out runs/first --resume
+        maskserve train --data ./cells --config recipe.toml --out runs/cells
+    """
+    with train_extra():
+        from maskserve.training import train as run_training
+        from maskserve.training.config import read_settings
+
+    settings = read_settings(
+        config,
+        {
+            "model": model,
+            "init": init,
+            "name": name,
+            "steps": steps,
+            "seed": seed,
+            "val_split": val_split,
+            "val_fraction": val_fraction,
+        },
+    )
+    run_training(settings, data=data, out=out, resume=resume)

@@ -1,0 +1,127 @@
+"""Publishing a training run as a bundle, after its answers were compared with the network's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from maskserve.core.errors import ExportError, OutputError
+from maskserve.core.manifest import Manifest
+from maskserve.export.graph import Precision, write_graph
+from maskserve.export.parity import check_parity
+from maskserve.models import InferenceNetwork, TorchEngine
+from maskserve.runtime.bundle import MANIFEST_NAME, MODEL_NAME
+from maskserve.runtime.image_io import read_image
+from maskserve.runtime.openvino_engine import OpenVinoEngine
+from maskserve.runtime.preprocess import to_graph_input
+from maskserve.training import PROBE_FILE, load_run
+
+__all__ = ["export_run"]
+
+_TOOLS = ("maskserve", "torch", "torchvision", "lightning", "onnx", "openvino")
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    licence: str | None = None,
+    metrics: Sequence[Path] = (),
+    precision: Precision = "f16",
+) -> Manifest:
+    """Write a run's model as a bundle.
+
+    The graph is run by the serving engine on a validation photo of the run, an empty one, a very
+    wide one and the first again, and compared with the torch network; see ``export.parity``.
+    Nothing appears at ``out`` before that has passed.
+
+    Args:
+        run: A run folder of :func:`maskserve.training.train`.
+        out: The bundle: a folder, or a file that ends in ``.zip``. A bundle that is already
+            there is replaced.
+        name: Name in the API; the run's by default.
+        description: One sentence for the API's list of models.
+        licence: SPDX identifier of the weights' licence, or words.
+        metrics: ``metrics.json`` files of ``maskserve evaluate`` to put into the manifest.
+        precision: How weights are stored; computing does not depend on it.
+
+    Raises:
+        TrainingError: ``run`` is not a finished run.
+        ParityError: The graph answers differently.
+        ExportError: The graph cannot be made, or ``out`` is something else than a bundle.
+    """
+    _refuse_to_replace(out)
+    model, manifest = load_run(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent) as scratch:
+        folder = Path(scratch) / "bundle"
+        folder.mkdir()
+        graph = folder / MODEL_NAME
+        max_instances = manifest.postprocess.max_instances
+        write_graph(model, graph, max_instances=max_instances, precision=precision)
+        content = graph.read_bytes()
+        check_parity(
+            TorchEngine(InferenceNetwork(model, max_instances=max_instances)),
+            OpenVinoEngine(content, precision="f32"),
+            [to_graph_input(read_image(run / PROBE_FILE), manifest.preprocess)],
+        )
+        manifest = Manifest.model_validate(
+            manifest.model_dump()
+            | {
+                "name": name or manifest.name,
+                "description": description or manifest.description,
+                "licence": licence or manifest.licence,
+                "metrics": manifest.metrics | _read_metrics(metrics),
+                "tool_versions": {tool: version(tool) for tool in _TOOLS},
+                "files": {MODEL_NAME: hashlib.sha256(content).hexdigest()},
+            }
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        _publish(folder, out)
+    return manifest
+
+
+def _refuse_to_replace(out: Path) -> None:
+    """Only a bundle, or nothing, may be at the place where a bundle shall be written."""
+    is_bundle = out.is_file() if out.suffix == ".zip" else (out / MANIFEST_NAME).is_file()
+    if not is_bundle and out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ExportError(f"{out} exists and is not a bundle.", hint="Name another place.")
+
+
+def _read_metrics(paths: Sequence[Path]) -> dict[str, Any]:
+    """``metrics.json`` files by the name of their data set, numbers only."""
+    found = {}
+    for path in paths:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found[values["dataset"]] = {
+                kind: {key: ap for key, ap in values[kind].items() if ap is not None}
+                for kind in ("bbox", "segm")
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ExportError(
+                f"{path} is not a metrics.json of “maskserve evaluate”: {error}."
+            ) from None
+    return found
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Move a complete bundle to its place; the old one leaves only when the new one is ready."""
+    try:
+        if out.suffix == ".zip":
+            archive = shutil.make_archive(str(folder), "zip", folder)
+            Path(archive).replace(out)
+            return
+        if out.exists():
+            out.rename(folder.with_name("old"))
+        folder.rename(out)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}.") from None

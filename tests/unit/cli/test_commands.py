@@ -1,0 +1,203 @@
+"""The commands that hand over to other packages: what they pass on, and what they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskserve.api import server
+from maskserve.runtime import bundle as bundle_module
+from maskserve.runtime.image_io import write_image
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data set whose only photo shows what the tiny bundle finds best, at 80 x 60."""
+    folder = tmp_path / "balloon"
+    write_image(folder / "val" / "photo.png", np.full((60, 80, 3), 128, np.uint8))
+    region = {
+        "shape_attributes": {"name": "rect", "x": 8, "y": 6, "width": 32, "height": 24},
+        "region_attributes": {},
+    }
+    photo = {"filename": "photo.png", "size": -1, "regions": [region], "file_attributes": {}}
+    (folder / "val" / "via_region_data.json").write_text(json.dumps({"photo.png-1": photo}))
+    return folder
+
+
+class TestServe:
+    @pytest.fixture
+    def served(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        calls: list[Any] = []
+        monkeypatch.setattr(server, "serve", lambda *arguments: calls.append(arguments))
+        return calls
+
+    def test_flags_become_settings_and_models(
+        self, run: Run, served: list[Any], make_bundle: Callable[[str], Path]
+    ) -> None:
+        one, two = make_bundle("one"), make_bundle("two")
+        result = run("serve", "--model", one, "--model", two, "--host", "0.0.0.0", "--port", 9000)
+        assert result.returncode == 0
+        ((settings, registry),) = served
+        assert (settings.host, settings.port) == ("0.0.0.0", 9000)
+        assert registry.names == ("one", "two")
+
+    def test_flags_win_over_the_environment_and_that_over_the_file(
+        self,
+        run: Run,
+        served: list[Any],
+        tiny_bundle: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        config = tmp_path / "serve.toml"
+        config.write_text("port = 1001\ndrain_s = 3\nhost = '::1'\n")
+        monkeypatch.setenv("MASKSERVE_PORT", "1002")
+        monkeypatch.setenv("MASKSERVE_HOST", "::2")
+        run("serve", "--model", tiny_bundle, "--config", config, "--port", 1003)
+        ((settings, _),) = served
+        assert (settings.drain_s, settings.host, settings.port) == (3, "::2", 1003)
+
+    def test_a_misspelt_model_stops_before_serving(self, run: Run, served: list[Any]) -> None:
+        assert run("serve", "--model", "no-such-model").returncode == 2
+        assert not served
+
+
+class TestModels:
+    def test_what_is_shipped(
+        self,
+        run: Run,
+        make_bundle: Callable[[str], Path],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        make_bundle("tiny").rename(tmp_path / "tiny")
+        (tmp_path / "bundles").mkdir()
+        (tmp_path / "tiny").rename(tmp_path / "bundles" / "tiny")
+        monkeypatch.setattr(bundle_module, "files", lambda _: tmp_path)
+        result = run("models")
+        assert result.returncode == 0
+        for word in ("tiny", "balloon, kite", "64 px", "MB"):
+            assert word in result.stdout
+
+    def test_nothing_is_shipped(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bundle_module, "files", lambda _: tmp_path)
+        assert "No model is shipped" in run("models").stdout
+
+
+class TestData:
+    def test_sound_data(self, run: Run, data: Path) -> None:
+        result = run("data", "check", data)
+        assert (result.returncode, result.stdout) == (0, f"{data} is fine.\n")
+
+    def test_problems_exit_with_3(self, run: Run, data: Path) -> None:
+        (data / "val" / "photo.png").write_text("broken")
+        result = run("data", "check", data)
+        assert result.returncode == 3
+        assert "photo.png" in result.stderr
+
+    def test_no_folder(self, run: Run, tmp_path: Path) -> None:
+        assert run("data", "check", tmp_path / "nowhere").returncode == 3
+
+
+class TestEvaluate:
+    def test_a_bundle(self, run: Run, data: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+        arguments = ("--data", data, "--out", tmp_path / "results", "--precision", "f32")
+        result = run("evaluate", tiny_bundle, *arguments)
+        assert result.returncode == 0
+        assert "100.0" in result.stdout
+        metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+        # The weak second balloon, which is not there, comes after the true one.
+        assert metrics["segm"]["AP"] == pytest.approx(100)
+        assert metrics["bbox"]["AP50"] == pytest.approx(100)
+
+    def test_data_that_is_not_divided_needs_no_split(
+        self, run: Run, data: Path, tiny_bundle: Path
+    ) -> None:
+        assert run("evaluate", tiny_bundle, "--data", data / "val").returncode == 0
+
+    def test_a_split_that_is_not_there(self, run: Run, data: Path, tiny_bundle: Path) -> None:
+        result = run("evaluate", tiny_bundle, "--data", data, "--split", "test")
+        assert result.returncode == 3
+        assert "It has: val" in result.stderr
+
+
+class TestTrainExtra:
+    @pytest.fixture(autouse=True)
+    def no_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in list(sys.modules):
+            if name.startswith(("maskserve.training", "maskserve.models", "maskserve.export")):
+                monkeypatch.delitem(sys.modules, name)
+        for name in ("torch", "torchvision", "lightning", "onnx"):
+            monkeypatch.setitem(sys.modules, name, None)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("train", "--data", "data", "--out", "run"),
+            ("export", "run", "--out", "bundle"),
+            ("evaluate", "run", "--data", "{data}"),
+        ],
+        ids=lambda arguments: arguments[0],
+    )
+    def test_without_it_the_command_says_how_to_install_it(
+        self,
+        run: Run,
+        arguments: tuple[str, ...],
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "settings.json").write_text("{}")
+        result = run(*(data if argument == "{data}" else argument for argument in arguments))
+        assert result.returncode == 5
+        assert "pip install 'maskserve[train]'" in result.stderr
+
+
+class TestTrainAndExport:
+    @pytest.fixture(autouse=True)
+    def needs_torch(self) -> None:
+        pytest.importorskip("lightning", reason="needs the extra “train”")
+
+    def test_flags_win_over_the_settings_file(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[Any] = []
+        monkeypatch.setattr(
+            "maskserve.training.train",
+            lambda settings, **arguments: calls.append((settings, arguments)),
+        )
+        config = tmp_path / "recipe.toml"
+        config.write_text("steps = 7\nseed = 8\n")
+        result = run(
+            *("train", "--data", "data", "--out", "run", "--config", config),
+            *("--seed", 9, "--model", "resnet50", "--resume"),
+        )
+        assert result.returncode == 0
+        ((settings, arguments),) = calls
+        assert (settings.steps, settings.seed, settings.model) == (7, 9, "resnet50")
+        assert arguments == {"data": Path("data"), "out": Path("run"), "resume": True}
+
+    def test_a_bad_setting_exits_with_2(self, run: Run, tmp_path: Path) -> None:
+        config = tmp_path / "recipe.toml"
+        config.write_text("stepz = 7\n")
+        result = run("train", "--data", "data", "--out", "run", "--config", config)
+        assert result.returncode == 2
+        assert "steps" in result.stderr
+
+    def test_a_folder_that_is_no_run_exits_with_6(self, run: Run, tmp_path: Path) -> None:
+        result = run("export", tmp_path / "nowhere", "--out", tmp_path / "bundle")
+        assert result.returncode == 6
+        assert not (tmp_path / "bundle").exists()

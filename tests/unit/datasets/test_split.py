@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maskserve.core.categories import Categories
+from maskserve.core.errors import DatasetError, ParameterError
+from maskserve.datasets import Annotation, Dataset, Sample, split_dataset
+
+
+def make_dataset(counts: list[int]) -> Dataset:
+    """A data set with so many instances in its photos."""
+    square = np.array([[1, 1], [5, 1], [5, 5], [1, 5]], dtype=np.float64)
+    samples = tuple(
+        Sample(Path(f"photo_{i}.jpg"), i + 1, (10, 10), (Annotation(0, (square,)),) * count)
+        for i, count in enumerate(counts)
+    )
+    return Dataset("toys", Categories.from_names(["toy"]), samples)
+
+
+def names(dataset: Dataset) -> list[str]:
+    return [sample.image_path.name for sample in dataset.samples]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 9), min_size=2, max_size=40),
+    st.floats(0.01, 0.99),
+    st.integers(0, 1000),
+)
+def test_every_photo_goes_to_exactly_one_part(
+    counts: list[int], fraction: float, seed: int
+) -> None:
+    dataset = make_dataset(counts)
+    first, second = split_dataset(dataset, fraction=fraction, seed=seed)
+    assert sorted(names(first) + names(second)) == sorted(names(dataset))
+    assert len(second) == min(max(round(len(counts) * fraction), 1), len(counts) - 1)
+    assert first.categories == second.categories == dataset.categories
+
+
+@settings(deadline=None)
+@given(st.permutations(range(12)))
+def test_order_of_the_photos_does_not_matter(order: list[int]) -> None:
+    dataset = make_dataset([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])
+    shuffled = replace(dataset, samples=tuple(dataset.samples[i] for i in order))
+    expected = split_dataset(dataset, fraction=0.3, seed=1)
+    for part, same in zip(split_dataset(shuffled, fraction=0.3, seed=1), expected, strict=True):
+        assert set(names(part)) == set(names(same))
+
+
+def test_seed_decides() -> None:
+    dataset = make_dataset([1] * 20)
+    parts = {tuple(names(split_dataset(dataset, fraction=0.2, seed=s)[1])) for s in range(10)}
+    assert len(parts) > 5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_parts_have_crowded_and_sparse_photos(seed: int) -> None:
+    _, second = split_dataset(make_dataset([1] * 20 + [30] * 20), fraction=0.2, seed=seed)
+    assert sorted(len(sample.annotations) for sample in second.samples) == [1] * 4 + [30] * 4
+
+
+def test_one_photo_cannot_be_divided() -> None:
+    with pytest.raises(DatasetError, match="has 1 photo"):
+        split_dataset(make_dataset([1]), fraction=0.5, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 2.0, float("nan")])
+def test_fraction_must_leave_something_on_both_sides(fraction: float) -> None:
+    with pytest.raises(ParameterError, match="between 0 and 1"):
+        split_dataset(make_dataset([1, 1]), fraction=fraction, seed=0)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskserve.core.errors import BundleCorruptError, EngineError
+from maskserve.runtime.openvino_engine import OpenVinoEngine
+
+
+@pytest.fixture
+def model(tiny_bundle: Path) -> bytes:
+    return (tiny_bundle / "model.onnx").read_bytes()
+
+
+@pytest.fixture
+def engine(model: bytes) -> OpenVinoEngine:
+    return OpenVinoEngine(model, threads=1)
+
+
+def test_detections_come_with_the_promised_types(engine: OpenVinoEngine) -> None:
+    raw = engine.infer(np.zeros((60, 80, 3), np.uint8), min_score=0.5)
+    np.testing.assert_allclose(raw.boxes_xyxy, [[8, 6, 40, 30], [32, 24, 72, 54]], atol=1e-4)
+    np.testing.assert_allclose(raw.scores, [0.9, 0.6])
+    np.testing.assert_array_equal(raw.class_indices, [0, 1])
+    assert raw.mask_grids.shape == (2, 28, 28)
+    assert raw.boxes_xyxy.dtype == raw.scores.dtype == raw.mask_grids.dtype == np.float32
+    assert raw.class_indices.dtype == np.int64
+
+
+def test_nothing_found_is_a_normal_answer(engine: OpenVinoEngine) -> None:
+    raw = engine.infer(np.zeros((60, 80, 3), np.uint8), min_score=0.95)
+    assert raw.boxes_xyxy.shape == (0, 4)
+    assert raw.mask_grids.shape == (0, 28, 28)
+    assert len(engine.infer(np.zeros((60, 80, 3), np.uint8), min_score=0).scores) == 3
+
+
+def test_answers_outlive_the_next_inference(engine: OpenVinoEngine) -> None:
+    first = engine.infer(np.zeros((60, 80, 3), np.uint8), min_score=0)
+    before = first.boxes_xyxy.copy()
+    engine.infer(np.zeros((600, 800, 3), np.uint8), min_score=0)
+    np.testing.assert_array_equal(first.boxes_xyxy, before)
+
+
+def test_threads_do_not_get_each_others_answers(engine: OpenVinoEngine) -> None:
+    def right_edge(width: int) -> float:
+        raw = engine.infer(np.zeros((32, width, 3), np.uint8), min_score=0.9)
+        return float(raw.boxes_xyxy[0, 2])
+
+    widths = [32 + 2 * (i % 40) for i in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(right_edge, widths))
+    np.testing.assert_allclose(found, np.array(widths) / 2)
+
+
+def test_f32_is_asked_of_openvino(model: bytes) -> None:
+    compiled = OpenVinoEngine(model, precision="f32")._model
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+def test_what_is_no_graph_is_refused_without_openvinos_source_lines() -> None:
+    with pytest.raises(BundleCorruptError, match="OpenVINO cannot use the graph") as caught:
+        OpenVinoEngine(b"no graph")
+    assert ".cpp" not in str(caught.value)
+
+
+def test_a_graph_with_other_outputs_is_refused() -> None:
+    onnx = pytest.importorskip("onnx", reason="makes a graph")
+    value = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1])
+    answer = onnx.helper.make_tensor_value_info("answer", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["image"], ["answer"])], "other", [value], [answer]
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10
+    )
+    with pytest.raises(BundleCorruptError, match="lacks boxes, classes, masks, min_score, scores"):
+        OpenVinoEngine(model.SerializeToString())
+
+
+class FailingRequest:
+    def infer(self, _: object) -> object:
+        raise RuntimeError("Exception from src/core.cpp:1:\nout of memory\n")
+
+
+def test_a_failure_of_openvino_is_an_error_of_ours_and_passes(engine: OpenVinoEngine) -> None:
+    photo = np.zeros((60, 80, 3), np.uint8)
+    engine._idle_requests.append(FailingRequest())
+    with pytest.raises(EngineError, match=r"input of 80 x 60 pixels: out of memory$"):
+        engine.infer(photo, min_score=0.5)
+    assert len(engine.infer(photo, min_score=0.5).scores) == 2

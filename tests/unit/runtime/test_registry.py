@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskserve.core.errors import (
+    BundleCorruptError,
+    BundleMissingError,
+    ParameterError,
+    ServerNotReadyError,
+    UnknownModelError,
+)
+from maskserve.runtime.registry import ModelRegistry, load_predictor
+
+
+def test_a_predictor_of_a_bundle_answers(tiny_bundle: Path) -> None:
+    predictor = load_predictor(tiny_bundle, precision="f32", threads=1)
+    instances = predictor.predict(np.zeros((60, 80, 3), np.uint8))
+    assert instances.coverage().masked_px == 768 + 1200 - 48
+    assert [instances.class_names[i] for i in instances.class_indices] == ["balloon", "kite"]
+
+
+def test_names_are_known_before_anything_is_loaded(
+    make_bundle: Callable[[str], Path],
+) -> None:
+    registry = ModelRegistry([str(make_bundle("b")), str(make_bundle("a"))])
+    assert registry.names == ("b", "a")
+    ready_at_once = registry.ready
+    with pytest.raises(ServerNotReadyError, match="“a”"):
+        registry.get("a")
+    registry.load()
+    assert (ready_at_once, registry.ready) == (False, True)
+    assert registry.get().manifest.name == "b"
+    assert registry.get("a").manifest.name == "a"
+
+
+def test_one_broken_bundle_does_not_take_the_others_with_it(
+    make_bundle: Callable[[str], Path],
+) -> None:
+    good, broken = make_bundle("good"), make_bundle("broken")
+    (broken / "model.onnx").write_bytes(b"junk")
+    registry = ModelRegistry([good, broken])
+    registry.load()
+    assert not registry.ready
+    assert list(registry.failures) == ["broken"]
+    assert registry.get("good").manifest.name == "good"
+    with pytest.raises(BundleCorruptError, match="sha256"):
+        registry.get("broken")
+
+
+def test_a_bundle_without_a_manifest_goes_by_its_path(tmp_path: Path) -> None:
+    registry = ModelRegistry([tmp_path])
+    assert registry.names == (str(tmp_path),)
+    with pytest.raises(BundleMissingError):
+        registry.get()
+    registry.load()
+    assert not registry.ready
+
+
+def test_a_bundle_that_was_mended_can_be_loaded_again(tiny_bundle: Path) -> None:
+    model = (tiny_bundle / "model.onnx").read_bytes()
+    (tiny_bundle / "model.onnx").write_bytes(b"junk")
+    registry = ModelRegistry([tiny_bundle])
+    registry.load()
+    (tiny_bundle / "model.onnx").write_bytes(model)
+    registry.load()
+    assert registry.ready
+    assert not registry.failures
+
+
+def test_an_unknown_name_gets_the_nearest(tiny_bundle: Path) -> None:
+    with pytest.raises(UnknownModelError, match=r"Did you mean “tiny”\?"):
+        ModelRegistry([tiny_bundle]).get("tinny")
+
+
+def test_two_models_of_one_name_are_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(ParameterError, match="Two models are called “tiny”"):
+        ModelRegistry([tiny_bundle, tiny_bundle])
+
+
+def test_no_model_is_refused() -> None:
+    with pytest.raises(ParameterError, match="No model"):
+        ModelRegistry([])
+
+
+def test_a_misspelt_model_is_refused_at_once() -> None:
+    with pytest.raises(UnknownModelError):
+        ModelRegistry(["no-such-model"])

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from maskserve.training.report import draw_curves, merge_metrics, read_metrics
+
+
+def _log(run: Path, start: int, text: str) -> None:
+    folder = run / "logs" / f"start_{start}"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(text)
+
+
+def test_steps_done_twice_appear_once_and_from_the_later_start(tmp_path: Path) -> None:
+    _log(tmp_path, 0, "epoch,loss,step,val_mask_ap\n0,3.0,9,\n0,,9,12.5\n1,2.0,19,\n1,1.5,29,\n")
+    _log(tmp_path, 1, "epoch,loss,step,val_mask_ap\n1,2.5,19,\n1,,19,20.0\n")
+    merge_metrics(tmp_path)
+    curves = read_metrics(tmp_path)
+    assert curves["loss"] == ([9, 19, 29], [3.0, 2.5, 1.5])
+    assert curves["val_mask_ap"] == ([9, 19], [12.5, 20.0])
+
+
+def test_curves_are_a_picture_also_before_the_first_validation(tmp_path: Path) -> None:
+    _log(tmp_path, 0, "epoch,loss,step\n0,3.0,9\n0,2.0,19\n")
+    merge_metrics(tmp_path)
+    draw_curves(tmp_path)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > picture.height > 200
