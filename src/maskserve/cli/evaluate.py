@@ -55,8 +55,13 @@ def evaluate(
     from maskserve.evaluation import evaluate as measure
     from maskserve.evaluation import metrics_table, write_metrics
 
-    dataset = load_dataset(data, split=split if available_splits(data) else None)
     predictor = _load(model, precision)
+    classes = predictor.manifest.classes
+    dataset = load_dataset(
+        data,
+        split=split if available_splits(data) else None,
+        class_name=classes[0] if len(classes) == 1 else None,
+    )
     with make_progress() as progress:
         task = progress.add_task("Evaluating", total=len(dataset))
         metrics = measure(

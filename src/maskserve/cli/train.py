@@ -45,6 +45,10 @@ def train(
         int | None, typer.Option(min=1, help="How many batches to train on.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option(help="Name of the only class of VIA files that name none."),
+    ] = None,
     val_split: Annotated[
         str | None,
         typer.Option(help="Split to validate on. By default, training photos are held out."),
@@ -76,6 +80,7 @@ def train(
             "name": name,
             "steps": steps,
             "seed": seed,
+            "class_name": class_name,
             "val_split": val_split,
             "val_fraction": val_fraction,
         },

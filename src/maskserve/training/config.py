@@ -58,6 +58,8 @@ class TrainSettings(_Settings):
     batch_size: Count = 4
     workers: Annotated[int, Field(ge=0)] = 1
     """Processes that load and augment photos."""
+    class_name: str | None = None
+    """What to call the only class of VIA files that name none; by default as the folder."""
     val_split: str | None = None
     """Split of the data to validate on. None: hold a part of the training photos out."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15

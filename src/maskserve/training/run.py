@@ -226,9 +226,11 @@ def _predictor(model: MaskRCNN, manifest: Manifest) -> EnginePredictor:
 
 
 def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]:
-    train_set = load_dataset(data, split="train" if available_splits(data) else None)
+    name = settings.class_name
+    split = "train" if available_splits(data) else None
+    train_set = load_dataset(data, split=split, class_name=name)
     if settings.val_split is not None:
-        return train_set, load_dataset(data, split=settings.val_split)
+        return train_set, load_dataset(data, split=settings.val_split, class_name=name)
     return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.seed)
 
 

@@ -1,0 +1,188 @@
+"""The whole way: train, be killed, resume, export, serve, post a photo."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import requests
+from safetensors.torch import load_file
+
+from maskserve.core import Manifest
+from maskserve.core.masks import decode_rle
+from maskserve.datasets.synthetic import write_via_dataset
+
+MASKSERVE = (sys.executable, "-m", "maskserve")
+
+RECIPE = """
+name = "shapes"
+init = "none"
+steps = 6
+validate_every = 2
+batch_size = 1
+workers = 0
+val_fraction = 0.25
+precision = "f32"
+
+[preprocess]
+short_side_px = 96
+max_side_px = 160
+
+[augment]
+crop_px = 96
+"""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    write_via_dataset(folder / "shapes", train=4, val=1)
+    (folder / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    return folder
+
+
+def _command(*words: str) -> list[str]:
+    return [*MASKSERVE, *words]
+
+
+def _train(run: str, *more: str) -> list[str]:
+    return _command("train", "--data", "shapes", "--config", "recipe.toml", "--out", run, *more)
+
+
+def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    while not path.exists():
+        assert process.poll() is None, "the training ended before it was killed"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def resumed_run(workplace: Path) -> Path:
+    """A run that was killed without warning after its first checkpoint, and resumed."""
+    process = subprocess.Popen(
+        _train("killed"), cwd=workplace, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _wait_for(workplace / "killed" / "last.ckpt", process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = _run(_train("killed", "--resume"), workplace)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resuming" in resumed.stderr
+    return workplace / "killed"
+
+
+def test_a_killed_run_ends_like_one_that_was_left_alone(resumed_run: Path, workplace: Path) -> None:
+    undisturbed = _run(_train("whole"), workplace)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    resumed = load_file(resumed_run / "weights.safetensors")
+    whole = load_file(workplace / "whole" / "weights.safetensors")
+    assert resumed.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert (resumed[name] - tensor).abs().max() < 1e-4, name
+    with (resumed_run / "metrics.csv").open(encoding="utf-8") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 5
+    for picture in ("curves.png", "gallery.jpg"):
+        assert (resumed_run / picture).stat().st_size > 1000
+
+
+def test_a_run_is_not_overwritten(resumed_run: Path, workplace: Path) -> None:
+    again = _run(_train(resumed_run.name), workplace)
+    assert again.returncode == 6
+    assert "already holds a run" in again.stderr
+
+
+def test_resuming_with_other_settings_is_refused(resumed_run: Path, workplace: Path) -> None:
+    changed = _run(_train(resumed_run.name, "--resume", "--seed", "5"), workplace)
+    assert changed.returncode == 6
+    assert "settings differ" in changed.stderr
+
+
+@pytest.fixture(scope="module")
+def bundle(resumed_run: Path, workplace: Path) -> Path:
+    exported = _run(
+        _command("export", resumed_run.name, "--out", "shapes.zip", "--licence", "CC0-1.0"),
+        workplace,
+    )
+    assert exported.returncode == 0, exported.stderr
+    return workplace / "shapes.zip"
+
+
+@pytest.fixture
+def server(bundle: Path) -> Iterator[str]:
+    process = subprocess.Popen(
+        _command("serve", "--model", str(bundle), "--port", "0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    address = ""
+    for line in process.stderr:
+        if "http://127.0.0.1:" in line:
+            address = "http://127.0.0.1:" + line.split("http://127.0.0.1:")[1].split("/")[
+                0
+            ].split()[0].strip('",')
+            break
+    deadline = time.monotonic() + 60
+    while requests.get(f"{address}/readyz", timeout=5).status_code != 200:
+        assert time.monotonic() < deadline, "the server did not get ready"
+        time.sleep(0.2)
+    yield address
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def test_the_bundle_serves(server: str, workplace: Path) -> None:
+    photo = next((workplace / "shapes" / "val").glob("*.png")).read_bytes()
+
+    answer = requests.post(
+        f"{server}/v1/segment",
+        params={"min_score": "0"},
+        data=photo,
+        headers={"Content-Type": "image/png"},
+        timeout=30,
+    )
+
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["model"]["name"] == "shapes"
+    covered = sum(decode_rle(i["mask"]).astype(int) for i in body["instances"])
+    assert body["coverage"]["masked_px"] == (covered > 0).sum() > 0
+    listed = requests.get(f"{server}/v1/models/shapes", timeout=5).json()
+    assert listed["licence"] == "CC0-1.0"
+
+
+def test_evaluate_gives_the_run_and_its_bundle_the_same_ap(
+    resumed_run: Path, bundle: Path, workplace: Path
+) -> None:
+    for model, out in ((resumed_run.name, "of-run"), (bundle.name, "of-bundle")):
+        done = _run(
+            _command("evaluate", model, "--data", "shapes", "--out", out, "--precision", "f32"),
+            workplace,
+        )
+        assert done.returncode == 0, done.stderr
+    of_run = (workplace / "of-run" / "metrics.json").read_text(encoding="utf-8")
+    of_bundle = (workplace / "of-bundle" / "metrics.json").read_text(encoding="utf-8")
+    assert of_run == of_bundle
+
+
+def test_manifest_tells_where_the_weights_come_from(bundle: Path) -> None:
+    from maskserve.runtime.bundle import read_bundle  # noqa: PLC0415
+
+    manifest: Manifest = read_bundle(bundle).manifest
+    assert manifest.classes == ("shapes",)
+    assert manifest.provenance.settings["steps"] == 6
+    assert manifest.provenance.seed == 0
+    assert set(manifest.tool_versions) >= {"torch", "openvino", "maskserve"}
+    assert "1 validation photos" in manifest.metrics
