@@ -112,7 +112,16 @@ def test_resuming_with_other_settings_is_refused(resumed_run: Path, workplace: P
 @pytest.fixture(scope="module")
 def bundle(resumed_run: Path, workplace: Path) -> Path:
     exported = _run(
-        _command("export", resumed_run.name, "--out", "shapes.zip", "--licence", "CC0-1.0"),
+        _command(
+            "export",
+            resumed_run.name,
+            "--out",
+            "shapes.zip",
+            "--precision",
+            "f32",
+            "--licence",
+            "CC0-1.0",
+        ),
         workplace,
     )
     assert exported.returncode == 0, exported.stderr

@@ -75,7 +75,10 @@ def refuse_parameters(error: ValidationError) -> NoReturn:
     """
     sentences = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "none_required":
+            continue  # the other half of an optional parameter, which nobody can send
+        # What may follow is pydantic's name for the half that can be sent.
+        key = str(item["loc"][0])
         if item["type"] == "extra_forbidden":
             nearest = nearest_name(key, SegmentQuery.model_fields)
             guess = (
@@ -85,7 +88,8 @@ def refuse_parameters(error: ValidationError) -> NoReturn:
             )
             sentences.append(f"There is no parameter “{key}”.{guess}")
         else:
-            sentences.append(f"{key}: {item['msg']}, got “{item['input']}”.")
+            what = item["msg"].replace("Input should be", "must be", 1)
+            sentences.append(f"{key}: {what}, got “{item['input']}”.")
     raise ParameterError(" ".join(sentences)) from None
 
 

@@ -32,13 +32,30 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="Part of the data to measure on, where it is divided.")
     ] = "val",
+    format: Annotated[  # noqa: A002 -- the flag's name
+        str | None, typer.Option(help="via or coco. By default recognised by the files.")
+    ] = None,
+    class_name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the only class of VIA files that name none. "
+            "By default the model's, if it has only one."
+        ),
+    ] = None,
+    class_attribute: Annotated[
+        str | None,
+        typer.Option(help="The region attribute that holds the class, in VIA files with several."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Also write metrics.json there.", show_default=False),
     ] = None,
     precision: Annotated[
         Literal["auto", "f32"],
-        typer.Option(help="f32 gives the same numbers on every CPU; auto is what serves."),
+        typer.Option(
+            help="Applies to bundles: f32 gives the same numbers on every CPU, auto is what "
+            "serves. A run is always measured in float32."
+        ),
     ] = "auto",
 ) -> None:
     """Measure a model on annotated photos: COCO's average precision of boxes and masks.
@@ -59,8 +76,10 @@ def evaluate(
     classes = predictor.manifest.classes
     dataset = load_dataset(
         data,
-        split=split if available_splits(data) else None,
-        class_name=classes[0] if len(classes) == 1 else None,
+        split=split if available_splits(data, format=format) else None,
+        format=format,
+        class_name=class_name or (classes[0] if len(classes) == 1 else None),
+        class_attribute=class_attribute,
     )
     with make_progress() as progress:
         task = progress.add_task("Evaluating", total=len(dataset))

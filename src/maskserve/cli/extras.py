@@ -10,7 +10,7 @@ from maskserve.core.errors import MissingExtraError
 __all__ = ["train_extra"]
 
 _TRAIN_PACKAGES = frozenset(
-    {"lightning", "matplotlib", "onnx", "safetensors", "torch", "torchvision"}
+    {"lightning", "matplotlib", "onnx", "onnxscript", "safetensors", "torch", "torchvision"}
 )
 
 

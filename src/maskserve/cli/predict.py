@@ -176,11 +176,10 @@ def _predict_photo(
     job: Job, predictor: Predictor, style: Style, min_score: float | None, *, with_json: bool
 ) -> tuple[str, str, str]:
     from maskserve.runtime.files import write_file
-    from maskserve.runtime.image_io import ImageLimits, read_image, write_image
+    from maskserve.runtime.image_io import read_image, write_image
     from maskserve.runtime.render import draw
 
-    # Whoever runs this chose the photo, so the limits only keep the machine from swapping.
-    image = read_image(job.source, limits=ImageLimits(max_bytes=2**30, max_pixels=250_000_000))
+    image = read_image(job.source)
     instances = predictor.predict(image, min_score=min_score)
     write_image(job.target, draw(image, instances, style=style))
     if with_json:

@@ -35,7 +35,8 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            metavar="imagenet|coco|none|FILE", help="Initial weights. By default imagenet."
+            metavar="auto|imagenet|coco|none|FILE",
+            help="Initial weights. By default auto: coco for resnet50, else imagenet.",
         ),
     ] = None,
     name: Annotated[
@@ -49,12 +50,22 @@ def train(
         str | None,
         typer.Option(help="Name of the only class of VIA files that name none."),
     ] = None,
+    class_attribute: Annotated[
+        str | None,
+        typer.Option(help="The region attribute that holds the class, in VIA files with several."),
+    ] = None,
+    format: Annotated[  # noqa: A002 -- the flag's name
+        str | None, typer.Option(help="via or coco. By default recognised by the files.")
+    ] = None,
     val_split: Annotated[
         str | None,
         typer.Option(help="Split to validate on. By default, training photos are held out."),
     ] = None,
     val_fraction: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of training photos to hold out.")
+        float | None,
+        typer.Option(
+            help="Share of training photos to hold out, between 0 and 1, both excluded."
+        ),
     ] = None,
 ) -> None:
     """Train a model on a few dozen annotated photos.
@@ -81,6 +92,8 @@ def train(
             "steps": steps,
             "seed": seed,
             "class_name": class_name,
+            "class_attribute": class_attribute,
+            "data_format": format,
             "val_split": val_split,
             "val_fraction": val_fraction,
         },

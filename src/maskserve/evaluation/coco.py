@@ -208,7 +208,8 @@ def _require_common_class(class_names: Sequence[str], dataset: Dataset) -> None:
         raise DatasetError(
             f"The model finds {_shortened(class_names)}, but “{dataset.name}” has annotations of "
             f"{_shortened(names)}.",
-            hint="If these are the same things, load the data set with the model's name for them.",
+            hint="If these are the same things, name them alike: with --class-name where VIA files "
+            "name no class, else in the annotations.",
         )
 
 

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,7 @@ def export_run(
     """
     _refuse_to_replace(out)
     model, manifest = load_run(run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent) as scratch:
-        folder = Path(scratch) / "bundle"
-        folder.mkdir()
+    with _scratch(out) as folder:
         graph = folder / MODEL_NAME
         max_instances = manifest.postprocess.max_instances
         write_graph(model, graph, max_instances=max_instances, precision=precision)
@@ -87,6 +85,20 @@ def export_run(
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         _publish(folder, out)
     return manifest
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """An empty folder on the disk of ``out``, removed at the end."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror}.") from None
+    with scratch as name:
+        folder = Path(name) / "bundle"
+        folder.mkdir()
+        yield folder
 
 
 def _refuse_to_replace(out: Path) -> None:

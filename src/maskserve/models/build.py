@@ -70,7 +70,8 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
     Args:
         model: Changed in place.
         name: The model's name.
-        start: ``none``; ``imagenet``: the backbone from torchvision's ImageNet checkpoint;
+        start: ``auto``: ``coco`` where there is one, else ``imagenet``; ``none``;
+            ``imagenet``: the backbone from torchvision's ImageNet checkpoint;
             ``coco``: the whole model from torchvision's COCO Mask R-CNN, heads of another
             number of classes left out (resnet50 only); or a path: a ``.safetensors`` or
             weights-only ``.pth`` file of a whole model or of a backbone.
@@ -82,6 +83,8 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
         ParameterError: The start is not known for this model, or the file does not fit it.
         TrainingError: torchvision could not fetch its checkpoint.
     """
+    if start == "auto":
+        start = "coco" if name in _COCO else "imagenet"
     if start == "none":
         return "random"
     if start == "imagenet":

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskserve.core.errors import ParameterError
+from maskserve.runtime.files import replacing
 
 __all__ = ["load_matching", "read_weights", "write_weights"]
 
@@ -44,9 +45,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a ``.safetensors`` file under a temporary name, then rename it."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
 
 
 def load_matching(module: nn.Module, state: Mapping[str, Tensor], *, where: str) -> list[str]:

@@ -33,6 +33,7 @@ from maskserve.runtime.files import write_file
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "FILE_LIMITS",
     "IMAGE_SUFFIXES",
     "ImageLimits",
     "decode_image",
@@ -58,6 +59,14 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS = ImageLimits()
+"""For photos that strangers send."""
+
+FILE_LIMITS = ImageLimits(max_bytes=2**30, max_pixels=178_956_970)
+"""For files, which whoever runs this chose: they only keep the machine from swapping.
+
+So many pixels are also the most that Pillow opens with its own settings, and so the most with
+which :func:`maskserve.datasets.check_dataset` calls a photo sound.
+"""
 
 _MEDIA_TYPES = {
     ".jpg": "image/jpeg",
@@ -147,8 +156,10 @@ def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
         ) from error
 
 
-def read_image(path: Path, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
-    """Decode a file as :func:`decode_image` does; every message names the file.
+def read_image(path: Path, *, limits: ImageLimits = FILE_LIMITS) -> Image:
+    """Decode a file as :func:`decode_image` does, but also a very large one.
+
+    Every message names the file.
 
     Raises:
         ImageMissingError: There is no such file, it is a folder, or it cannot be read.
@@ -231,8 +242,10 @@ def _plugin_for(data: bytes) -> type[ImageFile]:
     for offset, magic, name in _OTHER_TYPES:
         if data.startswith(magic, offset):
             raise ImageTypeError(f"This is {name}.", hint=_SUPPORTED)
-    start = data[:64]
-    what = f"it begins with the text “{start[:24].decode()}”" if start.isascii() else "unknown data"
+    what = "unknown data"
+    if data[:64].isascii():
+        start = data[:24].decode().encode("unicode_escape").decode()  # on one line
+        what = f"it begins with the text “{start}”"
     raise ImageDecodeError(f"This is not an image: {what}.", hint=_SUPPORTED)
 
 

@@ -48,8 +48,9 @@ class TrainSettings(_Settings):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")] = "model"
     """Name of the model in manifests and in the API."""
     model: Literal["mobilenet_v2", "resnet50", "resnet101"] = "mobilenet_v2"
-    init: str = "imagenet"
-    """Initial weights: imagenet, coco (resnet50), none, or a file."""
+    init: str = "auto"
+    """Initial weights: imagenet, coco (resnet50), none, a file, or auto: the most that
+    torchvision has for the model, coco for resnet50 and imagenet for the others."""
     seed: int = 0
     steps: Count = 2000
     validate_every: Count = 250
@@ -60,6 +61,10 @@ class TrainSettings(_Settings):
     """Processes that load and augment photos."""
     class_name: str | None = None
     """What to call the only class of VIA files that name none; by default as the folder."""
+    class_attribute: str | None = None
+    """The region attribute that holds the class, in VIA files with several."""
+    data_format: str | None = None
+    """via or coco. None: recognised by the files."""
     val_split: str | None = None
     """Split of the data to validate on. None: hold a part of the training photos out."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15

@@ -77,7 +77,7 @@ def draw_curves(run: Path) -> None:
             quality.plot(*curves[column], marker="o", label=label)
     total.set_title("Loss")
     parts.set_title("Parts of the training loss")
-    quality.set(title="AP on the validation photos, averaged weights", ylim=(0, 100))
+    quality.set(title="AP on validation photos", ylim=(0, 100))
     for axes in (total, parts, quality):
         axes.set_xlabel("steps")
         axes.grid(alpha=0.3)

@@ -13,6 +13,7 @@ RUN/logs/                Lightning's own log of each start
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import warnings
@@ -155,6 +156,7 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         # Advice for other machines and tasks: more workers, longer epochs, tensor cores.
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=r".*lightning\.pytorch.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # advertisements
         _trainer(settings, out, _Validator(out, record, val_set, console)).fit(
             MaskRcnnModule(model, settings),
             _train_loader(train_set, settings),
@@ -162,6 +164,8 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
             ckpt_path=checkpoint,
             weights_only=True,
         )
+    merge_metrics(out)  # Lightning has logged the last validation only now
+    draw_curves(out)
     console.print(f"Done: {out}. Next: maskserve export {out} --out BUNDLE")
     return _read_validation(out)
 

@@ -106,3 +106,13 @@ def test_an_engine_that_remembers_the_last_photo_is_refused() -> None:
 
 def test_an_instance_on_the_threshold_may_be_missing_on_one_side() -> None:
     assert check_parity(_Engine(), _Engine(_drop), [PHOTO], min_score=0.598) == 3
+
+
+def test_something_found_on_the_empty_photo_is_refused() -> None:
+    class Seeing(_Engine):
+        def infer(self, image: Image, *, min_score: float) -> RawDetections:
+            raw = super().infer(image, min_score=min_score)
+            return super().infer(PHOTO, min_score=min_score) if image.std() == 0 else raw
+
+    with pytest.raises(ParityError, match=r"empty photo: the best score 0\.0500 became 0\.9"):
+        check_parity(_Engine(), Seeing(), [PHOTO])
