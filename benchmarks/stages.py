@@ -19,13 +19,13 @@ from rich.table import Table
 
 from maskserve.runtime.bundle import find_bundle, read_bundle
 from maskserve.runtime.image_io import decode_image, encode_image
-from maskserve.runtime.openvino_engine import OpenVinoEngine
+from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision
 from maskserve.runtime.postprocess import to_instances
 from maskserve.runtime.preprocess import to_graph_input
 from maskserve.runtime.render import draw
 
 STAGES = ("decode", "resize", "network", "paste", "coverage", "draw", "encode")
-VARIANTS = ("auto", "f32")
+VARIANTS: tuple[Precision, ...] = ("auto", "f32")
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     manifest = bundle.manifest
     engines = {variant: OpenVinoEngine(bundle.model, precision=variant) for variant in VARIANTS}
     data = arguments.photo.read_bytes()
-    times: dict[str, dict[str, list[float]]] = {v: defaultdict(list) for v in VARIANTS}
+    times: dict[Precision, dict[str, list[float]]] = {v: defaultdict(list) for v in VARIANTS}
     found = 0
     for round_number in range(arguments.rounds + 3):
         for variant, engine in engines.items():

@@ -63,9 +63,7 @@ def train(
     ] = None,
     val_fraction: Annotated[
         float | None,
-        typer.Option(
-            help="Share of training photos to hold out, between 0 and 1, both excluded."
-        ),
+        typer.Option(help="Share of training photos to hold out, between 0 and 1, both excluded."),
     ] = None,
 ) -> None:
     """Train a model on a few dozen annotated photos.

@@ -18,6 +18,7 @@ import os
 import platform
 import warnings
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class RunRecord(BaseModel):
         metrics = {}
         if validation is not None:
             postprocess = Postprocess(max_instances=_MAX_INSTANCES, min_score=validation.min_score)
-            metrics = {f"{len(self.val_photos)} validation photos": validation.metrics}
+            metrics = {_quantity(len(self.val_photos), "validation photo"): validation.metrics}
         return Manifest(
             name=settings.name,
             version=self.started[:10].replace("-", "."),
@@ -230,11 +231,17 @@ def _predictor(model: MaskRCNN, manifest: Manifest) -> EnginePredictor:
 
 
 def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]:
-    name = settings.class_name
-    split = "train" if available_splits(data) else None
-    train_set = load_dataset(data, split=split, class_name=name)
+    load = partial(
+        load_dataset,
+        data,
+        format=settings.data_format,
+        class_name=settings.class_name,
+        class_attribute=settings.class_attribute,
+    )
+    splits = available_splits(data, format=settings.data_format)
+    train_set = load(split="train" if splits else None)
     if settings.val_split is not None:
-        return train_set, load_dataset(data, split=settings.val_split, class_name=name)
+        return train_set, load(split=settings.val_split)
     return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.seed)
 
 
@@ -281,7 +288,11 @@ def _fullest(dataset: Dataset) -> Sample:
 
 def _count(dataset: Dataset) -> str:
     instances = sum(len(sample.annotations) for sample in dataset.samples)
-    return f"{dataset.name}: {len(dataset)} photos, {instances} instances"
+    return f"{dataset.name}: {_quantity(len(dataset), 'photo')}, {_quantity(instances, 'instance')}"
+
+
+def _quantity(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _train_loader(dataset: Dataset, settings: TrainSettings) -> DataLoader[Any]:

@@ -1,14 +1,16 @@
-"""The table of statuses."""
+"""The table of statuses, and what is said of parameters."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 
 import pytest
+from pydantic import ValidationError
 
-from maskserve.api.problems import STATUS_OF
+from maskserve.api.problems import STATUS_OF, refuse_parameters
+from maskserve.api.schemas import SegmentQuery
 from maskserve.core import errors
-from maskserve.core.errors import MaskserveError
+from maskserve.core.errors import MaskserveError, ParameterError
 
 
 def every_error() -> list[type[MaskserveError]]:
@@ -44,3 +46,33 @@ def test_table_has_nothing_else() -> None:
 )
 def test_statuses_of_the_design(kind: type[MaskserveError], status: int) -> None:
     assert STATUS_OF[kind] == status
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"min_score": "2"}, "min_score: must be less than or equal to 1, got “2”."),
+        ({"max_instances": "0"}, "max_instances: must be greater than or equal to 1, got “0”."),
+        ({"masks": "foo"}, "masks: must be 'rle', 'polygon', 'png' or 'none', got “foo”."),
+        (
+            {"style": "foo"},
+            "style: must be 'overlay', 'outline', 'splash' or 'mask', got “foo”.",
+        ),
+        ({"include": "foo"}, "include: must be 'image', got “foo”."),
+        (
+            {"min_score": "2", "max_instances": "0"},
+            "min_score: must be less than or equal to 1, got “2”. "
+            "max_instances: must be greater than or equal to 1, got “0”.",
+        ),
+        (
+            {"min_scor": "0.5"},
+            "There is no parameter “min_scor”. Did you mean “min_score”?",
+        ),
+    ],
+)
+def test_each_bad_parameter_gets_one_sentence(query: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        SegmentQuery.model_validate(query)
+    with pytest.raises(ParameterError) as caught:
+        refuse_parameters(refused.value)
+    assert str(caught.value) == message

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -13,10 +16,18 @@ import numpy as np
 import pytest
 
 from maskserve.api import server
+from maskserve.cli.extras import train_extra
+from maskserve.core.errors import MissingExtraError
 from maskserve.runtime import bundle as bundle_module
 from maskserve.runtime.image_io import write_image
 
 Run = Callable[..., CompletedProcess[str]]
+
+PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+TRAIN_PACKAGES = [
+    re.split("[<>=]", requirement)[0]
+    for requirement in PROJECT["project"]["optional-dependencies"]["train"]
+]
 
 
 @pytest.fixture
@@ -131,6 +142,39 @@ class TestEvaluate:
         assert result.returncode == 3
         assert "It has: val" in result.stderr
 
+    def test_data_of_another_name_needs_the_class_name(
+        self, run: Run, data: Path, tiny_bundle: Path
+    ) -> None:
+        arguments = ("evaluate", tiny_bundle, "--data", data.rename(data.with_name("party")))
+        result = run(*arguments)
+        assert result.returncode == 3
+        assert "--class-name" in result.stderr
+        assert run(*arguments, "--class-name", "balloon").returncode == 0
+
+    def test_the_attribute_that_names_the_class(
+        self, run: Run, data: Path, tiny_bundle: Path
+    ) -> None:
+        annotations = data / "val" / "via_region_data.json"
+        text = annotations.read_text().replace(
+            '"region_attributes": {}', '"region_attributes": {"colour": "red", "kind": "balloon"}'
+        )
+        annotations.write_text(text)
+        arguments = ("evaluate", tiny_bundle, "--data", data)
+        assert run(*arguments).returncode == 3
+        assert run(*arguments, "--class-attribute", "kind").returncode == 0
+
+    def test_the_format(self, run: Run, data: Path, tiny_bundle: Path) -> None:
+        (data / "annotations").mkdir()
+        (data / "annotations" / "instances_val.json").write_text("{}")
+        arguments = ("evaluate", tiny_bundle, "--data", data)
+        assert run(*arguments).returncode == 3
+        assert run(*arguments, "--format", "via").returncode == 0
+
+    def test_help_says_that_precision_is_of_bundles(self, run: Run) -> None:
+        words = " ".join(run("evaluate", "--help").stdout.replace("│", " ").split())
+        assert "Applies to bundles" in words
+        assert "A run is always measured in float32." in words
+
 
 class TestTrainExtra:
     @pytest.fixture(autouse=True)
@@ -166,6 +210,15 @@ class TestTrainExtra:
         assert "pip install 'maskserve[train]'" in result.stderr
 
 
+@pytest.mark.parametrize("package", TRAIN_PACKAGES)
+def test_every_package_of_the_extra_is_named_if_it_is_missing(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=f"needs {package},"), train_extra():
+        importlib.import_module(package)
+
+
 class TestTrainAndExport:
     @pytest.fixture(autouse=True)
     def needs_torch(self) -> None:
@@ -184,10 +237,12 @@ class TestTrainAndExport:
         result = run(
             *("train", "--data", "data", "--out", "run", "--config", config),
             *("--seed", 9, "--model", "resnet50", "--resume"),
+            *("--class-attribute", "kind", "--format", "via"),
         )
         assert result.returncode == 0
         ((settings, arguments),) = calls
         assert (settings.steps, settings.seed, settings.model) == (7, 9, "resnet50")
+        assert (settings.class_attribute, settings.data_format) == ("kind", "via")
         assert arguments == {"data": Path("data"), "out": Path("run"), "resume": True}
 
     def test_a_bad_setting_exits_with_2(self, run: Run, tmp_path: Path) -> None:
@@ -196,6 +251,12 @@ class TestTrainAndExport:
         result = run("train", "--data", "data", "--out", "run", "--config", config)
         assert result.returncode == 2
         assert "steps" in result.stderr
+
+    @pytest.mark.parametrize("fraction", [0, 1])
+    def test_a_share_that_leaves_one_side_empty_exits_with_2(self, run: Run, fraction: int) -> None:
+        result = run("train", "--data", "data", "--out", "run", "--val-fraction", fraction)
+        assert result.returncode == 2
+        assert "val_fraction" in result.stderr
 
     def test_a_folder_that_is_no_run_exits_with_6(self, run: Run, tmp_path: Path) -> None:
         result = run("export", tmp_path / "nowhere", "--out", tmp_path / "bundle")

@@ -175,8 +175,9 @@ def test_model_of_other_things_is_refused(
     dataset = make_dataset([("ball", MEDIUM)])
     with pytest.raises(DatasetError, match="“zebra”, but “toys val” has annotations of “ball”"):
         measure(dataset, [make_instances(classes=("zebra",))])
-    with pytest.raises(DatasetError, match="“zebra”"):
+    with pytest.raises(DatasetError, match="“zebra”") as caught:
         evaluate(fake_predictor(classes=("zebra",)), dataset)
+    assert "--class-name" in (caught.value.hint or "")
 
 
 def test_what_lies_on_a_crowd_counts_neither_way(

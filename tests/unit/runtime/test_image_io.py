@@ -26,6 +26,7 @@ from maskserve.core.errors import (
     ParameterError,
 )
 from maskserve.runtime.image_io import (
+    FILE_LIMITS,
     ImageLimits,
     decode_image,
     encode_image,
@@ -180,6 +181,11 @@ class TestRefusals:
         with pytest.raises(ImageDecodeError, match="begins with the text “I am no photo”"):
             decode_image(b"I am no photo")
 
+    def test_a_text_of_several_lines_is_quoted_on_one(self) -> None:
+        with pytest.raises(ImageDecodeError) as caught:
+            decode_image(b"<!DOCTYPE html>\r\n<html>\x1b[2J and so on")
+        assert "the text “<!DOCTYPE html>\\r\\n<html>\\x1b”" in caught.value.message
+
     def test_unknown_bytes(self) -> None:
         with pytest.raises(ImageDecodeError, match="unknown data"):
             decode_image(bytes(range(255, 0, -1)))
@@ -263,6 +269,28 @@ class TestFiles:
         path.write_bytes(encode_image(photo, "image/png") + bytes(10_000))
         with pytest.raises(ImageTooLargeError, match=r"large\.png"):
             read_image(path, limits=ImageLimits(max_bytes=5000))
+
+    def test_a_file_may_be_larger_than_what_strangers_send(
+        self, tmp_path: Path, photo: Image
+    ) -> None:
+        path = tmp_path / "large.png"
+        path.write_bytes(encode_image(photo, "image/png"))
+        with path.open("r+b") as file:
+            file.truncate(21 * 2**20)
+        np.testing.assert_array_equal(read_image(path), photo)
+        with pytest.raises(ImageTooLargeError, match=r"20\.0 MiB"):
+            decode_image(path.read_bytes())
+
+    def test_a_file_may_have_the_pixels_that_pillow_opens(self, tmp_path: Path) -> None:
+        assert PillowImage.MAX_IMAGE_PIXELS is not None
+        assert FILE_LIMITS.max_pixels == 2 * PillowImage.MAX_IMAGE_PIXELS
+        path = tmp_path / "large.png"
+        path.write_bytes(png_header(FILE_LIMITS.max_pixels, 1))
+        with pytest.raises(ImageDecodeError, match="damaged"):  # but not too large
+            read_image(path)
+        path.write_bytes(png_header(FILE_LIMITS.max_pixels + 1, 1))
+        with pytest.raises(ImageTooLargeError, match="at most 178,956,970"):
+            read_image(path)
 
     def test_what_is_written_reads_back(self, tmp_path: Path, photo: Image) -> None:
         path = tmp_path / "new" / "photo.png"

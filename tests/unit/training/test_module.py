@@ -34,12 +34,12 @@ class _Recorder(lightning.Callback):
         pl_module: lightning.LightningModule,
         *_: object,
     ) -> None:
-        self.weights.append(float(pl_module.model.weight))  # type: ignore[operator, union-attr, arg-type]
+        self.weights.append(float(pl_module.model.weight))  # type: ignore[union-attr, arg-type]
 
 
 def _fit(photos: list[float]) -> list[float]:
     recorder = _Recorder()
-    module = MaskRcnnModule(_OneWeight(), TrainSettings(steps=len(photos), warmup_steps=0))  # type: ignore[arg-type]
+    module = MaskRcnnModule(_OneWeight(), TrainSettings(steps=len(photos), warmup_steps=0))
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -74,7 +74,7 @@ def test_a_run_that_diverged_for_good_is_ended() -> None:
 
 
 def test_rate_warms_up_and_ends_at_zero() -> None:
-    module = MaskRcnnModule(_OneWeight(), TrainSettings(steps=100, warmup_steps=10))  # type: ignore[arg-type]
+    module = MaskRcnnModule(_OneWeight(), TrainSettings(steps=100, warmup_steps=10))
     rates = [module._rate_at(step) for step in range(101)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[10] == pytest.approx(1)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from maskserve.training.report import draw_curves, merge_metrics, read_metrics
@@ -28,3 +29,13 @@ def test_curves_are_a_picture_also_before_the_first_validation(tmp_path: Path) -
     draw_curves(tmp_path)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > picture.height > 200
+
+
+def test_nothing_is_cut_off_at_the_edges_of_the_picture(tmp_path: Path) -> None:
+    _log(tmp_path, 0, "epoch,loss,step,val_mask_ap,val_loss\n0,3.0,9,12.5,3.5\n0,2.0,19,20.0,3.1\n")
+    merge_metrics(tmp_path)
+    draw_curves(tmp_path)
+    with Image.open(tmp_path / "curves.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert (edge == 255).all()
