@@ -35,7 +35,8 @@ def _annotation(**changes: object) -> Annotation:
 
 
 def _white(scene: Scene) -> np.ndarray:
-    return np.logical_and.reduce(scene.image > 250, axis=2)
+    white: np.ndarray = scene.image.min(axis=2) > 250
+    return white
 
 
 @pytest.mark.parametrize(
