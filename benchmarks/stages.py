@@ -12,6 +12,7 @@ import platform
 import statistics
 import time
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -39,10 +40,13 @@ def main() -> None:
     manifest = bundle.manifest
     engines = {variant: OpenVinoEngine(bundle.model, precision=variant) for variant in VARIANTS}
     data = arguments.photo.read_bytes()
+    resized = to_graph_input(decode_image(data), manifest.preprocess)
     times: dict[Precision, dict[str, list[float]]] = {v: defaultdict(list) for v in VARIANTS}
     found = 0
     for round_number in range(arguments.rounds + 3):
         for variant, engine in engines.items():
+            # The other variant has filled the processor's caches with its own weights.
+            engine.infer(resized, min_score=manifest.postprocess.min_score)
             marks = [time.perf_counter()]
             photo = decode_image(data)
             marks.append(time.perf_counter())
@@ -62,7 +66,7 @@ def main() -> None:
             marks.append(time.perf_counter())
             found = len(instances)
             if round_number >= 3:
-                for stage, start, end in zip(STAGES, marks, marks[1:], strict=True):
+                for stage, (start, end) in zip(STAGES, pairwise(marks), strict=True):
                     times[variant][stage].append((end - start) * 1e3)
 
     table = Table(

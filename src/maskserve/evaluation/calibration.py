@@ -40,7 +40,7 @@ class Calibration:
     """The best threshold and how the others compare.
 
     Attributes:
-        threshold: In the middle of the scores between which F1 is best.
+        threshold: In the middle of the scores between which F1 is as good as the best.
         f1: F1 at that threshold, 0..1.
         curve: One point for each score that occurred, from the highest to the lowest.
     """
@@ -56,6 +56,7 @@ def calibrate_threshold(
     *,
     min_score: float = 0.05,
     iou: float = 0.5,
+    slack: float = 0.005,
 ) -> Calibration:
     """Choose the confidence threshold with the best F1, all photos and classes pooled.
 
@@ -63,15 +64,18 @@ def calibrate_threshold(
     least ``iou``, and no better-scored one has taken that already: COCO's greedy matching.
     What lies on a crowd is neither right nor wrong.
 
-    F1 changes only where an instance's score is crossed, so the best one holds between two
-    scores; the middle of that gap is the threshold least sensitive to small changes of score.
-    Of several equally good gaps the widest counts.
+    F1 changes only where an instance's score is crossed, so it holds between two scores; the
+    middle of that gap is the threshold least sensitive to small changes of score. Of several
+    gaps that are as good as the best but for ``slack``, the highest counts: on a few annotated
+    photos such a difference is chance, and photos in use often show nothing, where only a high
+    threshold helps.
 
     Args:
         dataset: Annotated photos.
         predictions: One entry a photo, in the same order.
         min_score: The threshold, a low one, that they were made with.
         iou: Least intersection over union of masks.
+        slack: What F1 may be below the best, 0..1.
 
     Returns:
         The threshold 0.5 and an F1 of 0 if nothing was right at any threshold.
@@ -96,14 +100,14 @@ def calibrate_threshold(
         return Calibration(_NO_EVIDENCE, 0.0, tuple(curve))
     # At a threshold within a gap, the instances of its upper score and better ones are shown.
     scores = [point.threshold for point in curve]
-    gaps = [
-        (upper - lower, (upper + lower) / 2)
+    middle, f1 = next(
+        ((upper + lower) / 2, point.f1)
         for upper, lower, point in zip(
             scores, [*scores[1:], min(min_score, scores[-1])], curve, strict=True
         )
-        if point.f1 == best
-    ]
-    return Calibration(max(gaps)[1], best, tuple(curve))
+        if point.f1 >= best - slack
+    )
+    return Calibration(middle, f1, tuple(curve))
 
 
 def _judge(

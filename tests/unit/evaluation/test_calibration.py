@@ -52,7 +52,7 @@ def test_threshold_reaches_down_to_that_of_the_predictions(
     assert calibrate_threshold(dataset, [found]).threshold == pytest.approx((0.85 + 0.05) / 2)
 
 
-def test_widest_of_equally_good_gaps_counts(
+def test_highest_of_equally_good_gaps_counts(
     make_dataset: Callable[..., Dataset], make_instances: Callable[..., Instances]
 ) -> None:
     # F1 is 2/3 with the first instance alone, and again with the fourth: 2 * 2 / (4 + 2).
@@ -62,7 +62,21 @@ def test_widest_of_equally_good_gaps_counts(
     )
     calibration = calibrate_threshold(dataset, [found])
     assert calibration.f1 == pytest.approx(2 / 3)
-    assert calibration.threshold == pytest.approx((0.8 + 0.05) / 2)
+    assert calibration.threshold == pytest.approx((0.9 + 0.85) / 2)
+
+
+@pytest.mark.parametrize(("slack", "threshold"), [(0.1, 0.7), (0.2, 0.85)])
+def test_a_higher_threshold_wins_where_f1_is_almost_the_best(
+    make_dataset: Callable[..., Dataset],
+    make_instances: Callable[..., Instances],
+    slack: float,
+    threshold: float,
+) -> None:
+    # F1 by threshold: 0.9 gives 2/3, 0.8 gives 1/2, 0.7 gives 4/5.
+    dataset = make_dataset([("ball", ONE), ("ball", TWO)])
+    found = make_instances(("ball", ONE, 0.9), ("ball", NOWHERE, 0.8), ("ball", TWO, 0.7))
+    calibration = calibrate_threshold(dataset, [found], min_score=0.7, slack=slack)
+    assert calibration.threshold == pytest.approx(threshold)
 
 
 def test_second_instance_on_the_same_object_is_wrong(
