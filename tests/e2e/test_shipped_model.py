@@ -68,12 +68,12 @@ def test_finds_the_balloons_of_rendered_scenes(client: FlaskClient, seed: int) -
 
 
 def test_the_built_in_example_is_masked(client: FlaskClient) -> None:
-    example = client.get("/static/example.jpg")
-    assert example.status_code == 200
-    body = client.post(
-        "/v1/segment", data=example.data, headers={"Content-Type": "image/jpeg"}
-    ).get_json()
-    assert len(body["instances"]) >= 8
+    with client.get("/static/example.jpg") as example:
+        assert example.status_code == 200
+        body = client.post(
+            "/v1/segment", data=example.data, headers={"Content-Type": "image/jpeg"}
+        ).get_json()
+    assert len(body["instances"]) == 9
     assert 20 < body["coverage"]["masked_percent"] < 60
 
 

