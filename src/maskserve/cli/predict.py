@@ -81,7 +81,6 @@ def predict(
         "found",
         Column("masked %", justify="right"),
         Column("unmasked %", justify="right"),
-        caption=f"Drawn in {out}",
     )
     failures: list[MaskserveError] = []
     with make_progress() as progress:
@@ -93,7 +92,7 @@ def predict(
                     row = _predict_video(job, predictor, style, min_score, progress)
                 else:
                     row = _predict_photo(job, predictor, style, min_score, with_json=with_json)
-                table.add_row(str(job.source), *row)
+                table.add_row(job.target.name, *row)
             except OutputError:
                 raise  # the next one could not be written either
             except MaskserveError as error:
@@ -101,7 +100,9 @@ def predict(
                 report_error(error, progress.console)
             progress.advance(task)
     if table.row_count:
-        make_console().print(table)
+        console = make_console()
+        console.print(table)
+        console.print(f"Drawn in {out}", soft_wrap=True)
     if failures:
         raise typer.Exit(exit_code_of(failures[0]))
 

@@ -134,7 +134,7 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         DatasetError: The data cannot be used.
         TrainingError: ``out`` holds another run, or training diverged.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     train_set, val_set = _load_splits(settings, data)
     torch.manual_seed(settings.seed)
     model = build_model(
@@ -147,8 +147,8 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
     else:
         initial = initialise(model, settings.model, settings.init)
         record = _describe(settings, train_set, val_set, initial)
-        write_image(out / PROBE_FILE, read_image(_fullest(val_set).image_path))
         write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
+        write_image(out / PROBE_FILE, read_image(_fullest(val_set).image_path))
     console.print(
         f"Training {settings.model} ({record.initial_weights}) on {_count(train_set)}; "
         f"validating on {_count(val_set)}."
@@ -320,9 +320,18 @@ def _trainer(settings: TrainSettings, out: Path, validator: Callback) -> lightni
             EMAWeightAveraging(decay=1 - 1 / averaged_steps),
             validator,  # after the averaging, which swaps the averaged weights in
             ModelCheckpoint(out, filename="last", enable_version_counter=False),
-            RichProgressBar(),
+            _ProgressBar(),
         ],
     )
+
+
+class _ProgressBar(RichProgressBar):
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)  # the name of the log's folder
+        return metrics
 
 
 def _use_bf16(settings: TrainSettings) -> bool:
