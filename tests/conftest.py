@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import settings
 
 from maskserve.core import Manifest, Postprocess, Preprocess, Provenance
+
+# Never fail on time: a busy machine is not a bug.
+settings.register_profile("maskserve", deadline=None)
+settings.load_profile("maskserve")
 
 REPOSITORY = Path(__file__).parents[1]
 
