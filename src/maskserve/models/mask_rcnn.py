@@ -69,6 +69,8 @@ class SeparableRpnHead(nn.Module):
         self.bbox_pred = nn.Conv2d(channels, anchors * 4, 1)
         for layer in (self.cls_logits, self.bbox_pred):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Objectness (B, A, h, w) and box deltas (B, 4A, h, w) of each level."""
