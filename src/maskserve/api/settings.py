@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
+from maskserve.runtime.files import read_toml
 
 __all__ = ["ENVIRONMENT_PREFIX", "ServerSettings", "read_environment", "resolve_settings"]
 
@@ -84,7 +84,7 @@ def resolve_settings(
             allowed; says which source it came from.
     """
     layers: list[tuple[str, Mapping[str, Any]]] = [
-        (str(file), _read_file(file) if file else {}),
+        (str(file), read_toml(file) if file else {}),
         ("the environment", read_environment(environ or {})),
         ("the command line", flags or {}),
     ]
@@ -109,12 +109,3 @@ def resolve_settings(
             raise SettingsError(f"{first['ctx']['error']}.") from None
         key = str(first["loc"][0])
         raise SettingsError(f"Setting “{key}” (from {source_of[key]}): {first['msg']}.") from None
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise SettingsError(f"{path} is not a TOML file: {error}.") from None

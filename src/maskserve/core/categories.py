@@ -77,7 +77,3 @@ class Categories:
     @staticmethod
     def label_of(class_index: int) -> int:
         return class_index + 1
-
-    @staticmethod
-    def index_of_label(label: int) -> int:
-        return label - 1

@@ -1,15 +1,31 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Reading settings, and writing files so that nobody ever sees half of one."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from maskserve.core.errors import OutputError
+from maskserve.core.errors import OutputError, SettingsError
 
-__all__ = ["replacing", "write_file"]
+__all__ = ["read_toml", "replacing", "write_file"]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a settings file.
+
+    Raises:
+        SettingsError: The file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise SettingsError(f"{path} is not a TOML file: {error}.") from None
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
 from maskserve.core.manifest import Preprocess
+from maskserve.runtime.files import read_toml
 
 __all__ = ["AugmentSettings", "TrainSettings", "read_settings", "settings_sha256"]
 
@@ -97,14 +97,7 @@ def read_settings(config: Path | None, overrides: Mapping[str, Any]) -> TrainSet
         SettingsError: The file is missing or no TOML, or a key or value is not valid; names the
             nearest known key.
     """
-    values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values = tomllib.loads(config.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SettingsError(f"{config} cannot be read: {error.strerror}.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{config} is not TOML: {error}.") from None
+    values = read_toml(config) if config is not None else {}
     values |= {key: value for key, value in overrides.items() if value is not None}
     try:
         return TrainSettings.model_validate(values)

@@ -85,7 +85,7 @@ class RunRecord(BaseModel):
         postprocess = Postprocess(max_instances=_MAX_INSTANCES)
         metrics = {}
         if validation is not None:
-            postprocess = Postprocess(max_instances=_MAX_INSTANCES, min_score=validation.min_score)
+            postprocess = postprocess.model_copy(update={"min_score": validation.min_score})
             metrics = {_quantity(len(self.val_photos), "validation photo"): validation.metrics}
         return Manifest(
             name=settings.name,

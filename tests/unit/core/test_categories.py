@@ -18,7 +18,6 @@ def test_ids_count_from_1_without_a_coco_file() -> None:
 
 def test_label_0_is_left_to_the_background() -> None:
     assert Categories.label_of(0) == 1
-    assert Categories.index_of_label(Categories.label_of(5)) == 5
 
 
 def test_an_unknown_class_names_the_nearest_and_all() -> None:

@@ -31,7 +31,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
         ("[augment]\ncrop = 64", "Did you mean “crop_px”"),
         ("[preprocess]\nshort_side = 64", "Did you mean “short_side_px”"),
         ("steps = 0", r"steps in .*recipe.toml: .*greater than or equal to 1.*found 0"),
-        ("steps = ", "is not TOML"),
+        ("steps = ", "is not a TOML file"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, told: str) -> None:
