@@ -40,6 +40,7 @@ STATUS_OF: dict[type[MaskserveError], HTTPStatus] = {
     errors.BundleCorruptError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.BundleVersionError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.MissingExtraError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.DownloadError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.OutputError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.TrainingError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ExportError: HTTPStatus.INTERNAL_SERVER_ERROR,

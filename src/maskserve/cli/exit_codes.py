@@ -6,6 +6,7 @@ from maskserve.core.errors import (
     BundleError,
     DatasetError,
     DeadlineError,
+    DownloadError,
     EngineError,
     ExportError,
     ImageError,
@@ -30,6 +31,7 @@ EXIT_CODES: dict[type[MaskserveError], int] = {
     ExportError: 6,
     EngineError: 7,
     OutputError: 7,
+    DownloadError: 7,
     # Of the server alone; they reach the shell only if something is wrong with us.
     ServerNotReadyError: 1,
     ServerFullError: 1,

@@ -16,6 +16,7 @@
     │   ├── BundleCorruptError
     │   └── BundleVersionError      written by a newer maskserve
     ├── MissingExtraError           an optional dependency is not installed
+    ├── DownloadError               a file on the internet cannot be had
     ├── OutputError                 a result cannot be written where it was asked for
     ├── TrainingError
     ├── ExportError
@@ -43,6 +44,7 @@ __all__ = [
     "DatasetError",
     "DatasetProblem",
     "DeadlineError",
+    "DownloadError",
     "EngineError",
     "ExportError",
     "ImageDecodeError",
@@ -199,6 +201,11 @@ class BundleVersionError(BundleError):
 class MissingExtraError(MaskserveError):
     code = "missing_extra"
     title = "An optional part of maskserve is not installed"
+
+
+class DownloadError(MaskserveError):
+    code = "download_failed"
+    title = "The download failed"
 
 
 class OutputError(MaskserveError):

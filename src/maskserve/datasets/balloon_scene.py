@@ -10,7 +10,6 @@ first, and the whole gets a lens's softness and a sensor's noise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,22 +17,18 @@ import numpy.typing as npt
 
 from maskserve.core.masks import Mask
 from maskserve.core.predictor import Image
+from maskserve.datasets.rendering import (
+    GAMMA,
+    Floats,
+    blend,
+    blur,
+    cloud_noise,
+    rgb,
+    smoothstep,
+)
 
 __all__ = ["render_balloons"]
 
-Floats = npt.NDArray[np.floating[Any]]
-
-
-def _rgb(red: float, green: float, blue: float) -> Floats:
-    return np.array([red, green, blue], dtype=np.float32)
-
-
-def _blur(image: Floats, sigma_px: float, sigma_y_px: float = 0) -> Floats:
-    """Gaussian blur; the same in both directions unless ``sigma_y_px`` is given."""
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px, sigmaY=sigma_y_px), np.float32)
-
-
-_GAMMA = 2.2
 _SUPERSAMPLING = 2
 _HORIZON = 0.74
 """Where the grass begins, in heights of the picture."""
@@ -54,12 +49,12 @@ _COLOURS = (
 )
 """sRGB colours of the latex."""
 
-_SUN = _rgb(-0.50, -0.66, 0.56)
+_SUN = rgb(-0.50, -0.66, 0.56)
 """Direction to the sun: x to the right, y down, z towards the viewer."""
 
-_SUN_LIGHT = _rgb(1.00, 0.93, 0.82)
-_SKY_LIGHT = _rgb(0.50, 0.62, 0.82)
-_GROUND_LIGHT = _rgb(0.16, 0.20, 0.08)
+_SUN_LIGHT = rgb(1.00, 0.93, 0.82)
+_SKY_LIGHT = rgb(0.50, 0.62, 0.82)
+_GROUND_LIGHT = rgb(0.16, 0.20, 0.08)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +161,15 @@ def _render_balloon(
     nx, ny, nz = nx / length, ny / length, nz / length
     normal = np.stack((nx * cosine - ny * sine, nx * sine + ny * cosine, nz), axis=-1)
 
-    light = _shade(normal, _rgb(*balloon.colour) / 255)
+    light = _shade(normal, rgb(*balloon.colour) / 255)
     # The knot and the neck hold many layers of latex.
     light *= np.where(y > 0.985 * _LENGTH, 0.55, 1).astype(np.float32)[..., None]
     if balloon.is_far:
-        light = 0.78 * light + 0.22 * _rgb(0.55, 0.66, 0.80)  # haze
+        light = 0.78 * light + 0.22 * rgb(0.55, 0.66, 0.80)  # haze
     patch = np.dstack((light * inside[..., None], inside.astype(np.float32)))
     patch = np.asarray(cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA))
     if balloon.is_far:
-        patch = _blur(patch, 0.8)
+        patch = blur(patch, 0.8)
 
     y0, y1 = np.clip((top, top + side), 0, height)
     x0, x1 = np.clip((left, left + side), 0, width)
@@ -196,7 +191,7 @@ def _shade(normal: Floats, colour: Floats) -> Floats:
     """Light, (…, 3), that a skin of an sRGB colour sends to the viewer."""
     facing = normal[..., 2:]
     # Towards the rim the line of sight runs a longer way through the skin.
-    skin = (colour**_GAMMA) ** (1 + 0.7 * (1 - facing) ** 2)
+    skin = (colour**GAMMA) ** (1 + 0.7 * (1 - facing) ** 2)
     to_sun = (normal @ _SUN)[..., None]
     up = 0.5 - 0.5 * normal[..., 1:2]
     direct = np.clip((to_sun + 0.25) / 1.25, 0, None) ** 1.4 * _SUN_LIGHT * 0.85
@@ -215,26 +210,21 @@ def _shade(normal: Floats, colour: Floats) -> Floats:
 def _environment(direction: Floats) -> Floats:
     """Light that comes from a direction: sky above, a dark line of trees, grass below."""
     up = -direction[..., 1:2]
-    sky = _SKY_LIGHT * 0.9 + (_rgb(0.95, 0.97, 1.0) - _SKY_LIGHT * 0.9) * np.exp(
+    sky = _SKY_LIGHT * 0.9 + (rgb(0.95, 0.97, 1.0) - _SKY_LIGHT * 0.9) * np.exp(
         -3 * np.clip(up, 0, None)
     )
     ground = _GROUND_LIGHT * (1 + 0.8 * np.clip(-up, 0, 1))
-    trees = _rgb(0.03, 0.05, 0.02)
+    trees = rgb(0.03, 0.05, 0.02)
     # The skin is not a perfect mirror, so that all edges in it are soft.
-    above, below = _smoothstep(up, 0.0, 0.45), _smoothstep(-up, 0.0, 0.35)
+    above, below = smoothstep(up, 0.0, 0.45), smoothstep(-up, 0.0, 0.35)
     return np.asarray(above * sky + below * ground + (1 - above) * (1 - below) * trees)
-
-
-def _smoothstep(values: Floats, low: float, high: float) -> Floats:
-    t = np.clip((values - low) / (high - low), 0, 1)
-    return np.asarray(t * t * (3 - 2 * t))
 
 
 def _darken_behind(canvas: Floats, covered: Floats, alpha: Floats, radius: float) -> None:
     """The soft shadow that a balloon throws on those right behind it."""
     shift = np.array([[1, 0, 0.16 * radius], [0, 1, 0.22 * radius]])
     shifted = np.asarray(cv2.warpAffine(alpha, shift, alpha.shape[::-1]), dtype=np.float32)
-    shadow = _blur(shifted, max(0.14 * radius, 0.5))
+    shadow = blur(shifted, max(0.14 * radius, 0.5))
     canvas *= 1 - (0.5 * shadow * covered)[..., None]
 
 
@@ -258,7 +248,7 @@ def _draw_string(
     strength = 0.4 if balloon.is_far else 0.75
     opacity = (layer.astype(np.float32) * (strength / 255))[..., None]
     canvas *= 1 - opacity
-    canvas += opacity * _rgb(0.62, 0.62, 0.60)
+    canvas += opacity * rgb(0.62, 0.62, 0.60)
 
 
 def _render_park(size: tuple[int, int], rng: np.random.Generator) -> Floats:
@@ -267,11 +257,11 @@ def _render_park(size: tuple[int, int], rng: np.random.Generator) -> Floats:
     short = min(size)
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     depth = np.clip(rows / _HORIZON, 0, 1)
-    sky = _blend(_rgb(0.13, 0.31, 0.68), _rgb(0.60, 0.76, 0.92), depth**0.8)
-    noise = _cloud_noise(size, short * 0.5, rng, stretch=2.2)
-    shade = _cloud_noise(size, short * 0.22, rng, stretch=1.8)
+    sky = blend(rgb(0.13, 0.31, 0.68), rgb(0.60, 0.76, 0.92), depth**0.8)
+    noise = cloud_noise(size, short * 0.5, rng, stretch=2.2)
+    shade = cloud_noise(size, short * 0.22, rng, stretch=1.8)
     clouds = np.clip((noise - 0.52) * 5, 0, 1) * np.clip(1.25 - 0.5 * depth, 0, 1)
-    canvas = _blend(sky, (0.80 + 0.22 * shade)[..., None] * _rgb(1, 0.99, 0.97), clouds)
+    canvas = blend(sky, (0.80 + 0.22 * shade)[..., None] * rgb(1, 0.99, 0.97), clouds)
 
     trees = np.zeros(size, dtype=np.float32)
     leaves = np.zeros((height, width, 3), dtype=np.float32)
@@ -279,21 +269,21 @@ def _render_park(size: tuple[int, int], rng: np.random.Generator) -> Floats:
     for _ in range(220):
         radius = short * rng.uniform(0.02, 0.06)
         centre = (rng.uniform(-0.05, 1.05) * width, horizon - abs(rng.normal(0, 0.05)) * short)
-        green = _rgb(0.035, 0.075, 0.018) * rng.uniform(0.5, 2.0)
+        green = rgb(0.035, 0.075, 0.018) * rng.uniform(0.5, 2.0)
         spot = (round(centre[0]), round(centre[1]))
         cv2.circle(leaves, spot, round(radius), green.tolist(), -1)
         cv2.circle(trees, spot, round(radius), 1.0, -1)
     hedge = slice(round(horizon - 0.045 * short), round(horizon) + 2)
     trees[hedge] = 1
-    leaves[hedge] = np.where(leaves[hedge] > 0, leaves[hedge], _rgb(0.03, 0.06, 0.015))
-    fine = _cloud_noise(size, short * 0.025, rng, stretch=1.0)
+    leaves[hedge] = np.where(leaves[hedge] > 0, leaves[hedge], rgb(0.03, 0.06, 0.015))
+    fine = cloud_noise(size, short * 0.025, rng, stretch=1.0)
     leaves *= (0.35 + 1.3 * fine)[..., None]
     # The noise makes the outline leafy; what lies well inside it stays closed.
-    rim = _blur(trees, short * 0.01)
+    rim = blur(trees, short * 0.01)
     edge = np.clip((rim + 0.8 * (fine - 0.5) - 0.2) * 5, 0, 1) * (rim > 0.05)
-    blur = short * 0.006
-    leaves = _blur(leaves, blur)
-    canvas = _blend(canvas, leaves, _blur(edge, blur))
+    softness = short * 0.006
+    leaves = blur(leaves, softness)
+    canvas = blend(canvas, leaves, blur(edge, softness))
 
     return _lay_meadow(canvas, rng)
 
@@ -305,7 +295,7 @@ def _lay_meadow(canvas: Floats, rng: np.random.Generator) -> Floats:
     horizon = round(height * _HORIZON)
     near = np.linspace(0, 1, height - horizon, dtype=np.float32)[:, None]
     # Perspective: the texture is sampled on a plane that recedes to the horizon.
-    texture = _cloud_noise((768, 1024), 10, rng, stretch=1.0)
+    texture = cloud_noise((768, 1024), 10, rng, stretch=1.0)
     distance = 1 / (near + 0.10)
     columns = (np.arange(width, dtype=np.float32)[None] - width / 2) / short * distance * 260 + 512
     lines = np.broadcast_to(distance * 330, columns.shape)
@@ -316,9 +306,9 @@ def _lay_meadow(canvas: Floats, rng: np.random.Generator) -> Floats:
         cv2.INTER_LINEAR,
     )
     blades = rng.random((height - horizon, width), dtype=np.float32)
-    blades = _blur(blades, 0.8, 3.5) - 0.5
-    grass = _blend(_rgb(0.16, 0.27, 0.06), _rgb(0.09, 0.18, 0.025), near)
-    patches = _cloud_noise((height - horizon, width), short * 0.12, rng, stretch=4.0)
+    blades = blur(blades, 0.8, 3.5) - 0.5
+    grass = blend(rgb(0.16, 0.27, 0.06), rgb(0.09, 0.18, 0.025), near)
+    patches = cloud_noise((height - horizon, width), short * 0.12, rng, stretch=4.0)
     grass = (
         grass
         * (0.75 + 0.5 * patches)[..., None]
@@ -330,45 +320,23 @@ def _lay_meadow(canvas: Floats, rng: np.random.Generator) -> Floats:
         spot = (round(width * rng.uniform(0.55, 0.80)), round(height * rng.uniform(0.84, 0.90)))
         axes = (round(short * 0.07), round(short * 0.016))
         cv2.ellipse(shadow, spot, axes, 0, 0, 360, 1.0, -1)
-    canvas *= 1 - 0.5 * _blur(shadow, short * 0.008)[..., None]
+    canvas *= 1 - 0.5 * blur(shadow, short * 0.008)[..., None]
     seam = slice(horizon - short // 50, horizon + short // 50)
-    canvas[seam] = _blur(canvas[seam], 0.1, short * 0.004)
+    canvas[seam] = blur(canvas[seam], 0.1, short * 0.004)
     return canvas
-
-
-def _blend(below: Floats, above: Floats, opacity: Floats) -> Floats:
-    """``above`` over ``below``; ``opacity`` has no axis for the colours."""
-    return np.asarray(below + (above - below) * opacity[..., None], dtype=np.float32)
-
-
-def _cloud_noise(
-    size: tuple[int, int], scale_px: float, rng: np.random.Generator, *, stretch: float
-) -> Floats:
-    """Fractal noise in 0..1, its coarsest grain ``scale_px`` high and ``stretch`` times as wide."""
-    height, width = size
-    total = np.zeros(size, dtype=np.float32)
-    for octave in range(5):
-        grain = scale_px / 2**octave
-        grid = rng.random(
-            (int(height / grain) + 3, int(width / (grain * stretch)) + 3), dtype=np.float32
-        )
-        smooth = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-        total += np.asarray(smooth) * 0.5**octave
-    low, high = np.percentile(total, (1, 99))
-    return np.asarray(np.clip((total - low) / (high - low), 0, 1))
 
 
 def _develop(light: Floats, rng: np.random.Generator) -> Image:
     """From linear light to an 8-bit photo, with a lens's softness and a sensor's noise."""
     height, width = light.shape[:2]
-    light = _blur(light, 0.6)
-    glow = _blur(np.clip(light - 0.85, 0, None), min(height, width) * 0.01)
+    light = blur(light, 0.6)
+    glow = blur(np.clip(light - 0.85, 0, None), min(height, width) * 0.01)
     light = light + 0.5 * glow
     light = light * (1 + light / 4) / (1 + light)  # extended Reinhard: 2 becomes 1
     light *= 1.55
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     light *= (1 - 0.12 * (x**2 + y**2) / 2).astype(np.float32)[..., None]
-    photo = np.clip(light, 0, 1) ** np.float32(1 / _GAMMA)
+    photo = np.clip(light, 0, 1) ** np.float32(1 / GAMMA)
     noise = rng.normal(0, 0.009, (height, width, 1)) + rng.normal(0, 0.006, (height, width, 3))
-    photo = photo + _blur(noise, 0.5)
+    photo = photo + blur(noise, 0.5)
     return np.asarray(np.clip(photo * 255 + 0.5, 0, 255), dtype=np.uint8)

@@ -1,7 +1,8 @@
-"""Reader of COCO instance annotations: https://cocodataset.org/#format-data."""
+"""COCO instance annotations, read and written: https://cocodataset.org/#format-data."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from maskserve.core.boxes import xyxy_to_xywh
 from maskserve.core.categories import Categories
 from maskserve.core.errors import DatasetError, DatasetProblem
-from maskserve.core.masks import Rle, rle_area
+from maskserve.core.masks import Rle, rle_area, rle_box_xyxy
 from maskserve.datasets.flaws import FlawError
 from maskserve.datasets.photos import read_upright_size
 from maskserve.datasets.polygons import fit_polygons
@@ -24,9 +26,10 @@ from maskserve.datasets.source import (
     only_file,
     read_json,
 )
+from maskserve.datasets.target import Target
 from maskserve.datasets.types import Annotation, Dataset, Polygon, Sample
 
-__all__ = ["find_coco", "read_coco"]
+__all__ = ["find_coco", "read_coco", "write_coco"]
 
 _PREFIX = "instances_"
 
@@ -109,6 +112,54 @@ def read_coco(source: Source) -> tuple[Dataset, list[DatasetProblem]]:
                 problems.append(DatasetProblem(place, str(error)))
         samples.append(Sample(path, image_id, size, tuple(annotations)))
     return Dataset(source.name, categories, tuple(samples)), problems
+
+
+def write_coco(target: Target, splits: Mapping[str | None, Dataset]) -> None:
+    """Write ``images/SPLIT`` and ``annotations/instances_SPLIT.json``.
+
+    What is not divided goes to ``images`` and ``instances.json``. Nothing is lost that was read:
+    neither ids of photos and classes, nor crowd regions, nor classes without any instance.
+    Annotations are numbered anew. Masks are written as compressed RLE.
+    """
+    for split, dataset in splits.items():
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for sample, name in target.name_photos(dataset.samples):
+            target.add_photo(sample, target.root / "images" / (split or "") / name)
+            height, width = sample.image_size
+            images.append(
+                {"id": sample.image_id, "file_name": name, "height": height, "width": width}
+            )
+            for annotation in sample.annotations:
+                entry = _to_entry(annotation, sample, dataset.categories)
+                annotations.append({"id": len(annotations) + 1, **entry})
+        document = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [
+                {"id": number, "name": name}
+                for number, name in zip(
+                    dataset.categories.category_ids, dataset.categories.names, strict=True
+                )
+            ],
+        }
+        file = "instances.json" if split is None else f"annotations/{_PREFIX}{split}.json"
+        path = target.root / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _to_entry(annotation: Annotation, sample: Sample, categories: Categories) -> dict[str, Any]:
+    """An annotation in COCO's form, but for its id."""
+    rle = annotation.to_rle(sample.image_size)
+    return {
+        "image_id": sample.image_id,
+        "category_id": categories.id_of(annotation.class_index),
+        "segmentation": annotation.rle or [part.ravel().tolist() for part in annotation.polygons],
+        "area": rle_area(rle),
+        "bbox": xyxy_to_xywh(rle_box_xyxy(rle)[None])[0].tolist(),
+        "iscrowd": int(annotation.is_crowd),
+    }
 
 
 def _is_coco(document: object) -> bool:

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from maskserve.core.errors import DatasetError, DatasetProblem
 from maskserve.datasets.coco import find_coco, read_coco
+from maskserve.datasets.labelme import find_labelme, read_labelme
+from maskserve.datasets.mask_folders import find_mask_folders, read_mask_folders
 from maskserve.datasets.source import AnnotationFiles, Source, is_split_name
 from maskserve.datasets.types import Dataset
 from maskserve.datasets.via import find_via, read_via
+from maskserve.datasets.yolo import find_yolo, read_yolo
 
-__all__ = ["FORMAT_NAMES", "available_splits", "load_dataset", "read_dataset"]
+__all__ = ["FORMAT_NAMES", "available_splits", "load_dataset", "load_splits", "read_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ _FORMATS = {
         find_coco, read_coco, "annotations/instances_SPLIT.json, SPLIT.json or instances.json"
     ),
     "via": _Format(find_via, read_via, "SPLIT/via_region_data.json beside its photos"),
+    "yolo": _Format(find_yolo, read_yolo, "data.yaml with folders images and labels"),
+    "masks": _Format(
+        find_mask_folders, read_mask_folders, "SPLIT/ID/images/ID.png and SPLIT/ID/masks/*.png"
+    ),
+    "labelme": _Format(find_labelme, read_labelme, "SPLIT/*.json, one for each photo"),
 }
 
 FORMAT_NAMES = tuple(_FORMATS)
@@ -48,7 +56,8 @@ def load_dataset(
         root: The data set's folder, or that of one split, whose classes then are the only ones.
         split: Such as ``train``; None if ``root`` holds the annotations directly.
         format: One of :data:`FORMAT_NAMES`; recognised by the folder's content by default.
-        class_name: Name of the class in VIA files that name none; the folder's by default.
+        class_name: Name of the class in VIA files that name none and in mask folders; the
+            folder's by default.
         class_attribute: The region attribute of VIA files that holds the class, where several
             are filled in.
 
@@ -65,6 +74,31 @@ def load_dataset(
     if not dataset.samples:
         raise DatasetError(f"The data set “{dataset.name}” in {root} has no photo.")
     return dataset
+
+
+def load_splits(
+    root: Path,
+    *,
+    split: str | None = None,
+    format: str | None = None,  # noqa: A002
+    class_name: str | None = None,
+    class_attribute: str | None = None,
+) -> dict[str | None, Dataset]:
+    """Read all splits of a data set, or only ``split``, each as :func:`load_dataset` does.
+
+    Returns:
+        The data sets by split; by None alone if the data set is not divided.
+
+    Raises:
+        DatasetError: As ``load_dataset``.
+    """
+    splits = (split,) if split else available_splits(root, format=format) or (None,)
+    return {
+        name: load_dataset(
+            root, split=name, format=format, class_name=class_name, class_attribute=class_attribute
+        )
+        for name in splits
+    }
 
 
 def read_dataset(
@@ -102,6 +136,10 @@ def available_splits(root: Path, *, format: str | None = None) -> tuple[str, ...
 
 def _locate(root: Path, format_name: str | None) -> tuple[_Format, AnnotationFiles]:
     """The format of a folder and its annotation files."""
+    if root.is_file():
+        raise DatasetError(
+            f"{root} is a file.", hint="Name the folder that holds annotations and photos."
+        )
     if not root.is_dir():
         raise DatasetError(f"There is no folder {root}.")
     if format_name is not None and format_name not in _FORMATS:
@@ -114,8 +152,9 @@ def _locate(root: Path, format_name: str | None) -> tuple[_Format, AnnotationFil
         if files:
             return _FORMATS[candidate], files
     expected = "; ".join(f"{name}: {_FORMATS[name].layout}" for name in candidates)
+    wanted = "a known format" if format_name is None else f"the format “{format_name}”"
     raise DatasetError(
-        f"{root} holds no annotations of a known format. It holds {_listing(root)}.",
+        f"{root} holds no annotations of {wanted}. It holds {_listing(root)}.",
         hint=f"Expected one of these: {expected}.",
     )
 

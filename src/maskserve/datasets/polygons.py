@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from maskserve.core.masks import polygons_to_rle, rle_area
+from maskserve.core.masks import Mask, polygons_to_rle, rle_area
 from maskserve.datasets.flaws import FlawError
 from maskserve.datasets.types import Polygon
 
-__all__ = ["clip_polygon", "ellipse_polygon", "fit_polygons", "rectangle_polygon"]
+__all__ = [
+    "FittedPolygons",
+    "clip_polygon",
+    "ellipse_polygon",
+    "fit_polygons",
+    "join_polygons",
+    "rectangle_polygon",
+    "trace_mask",
+]
 
 _MAX_DEVIATION_PX = 0.02
 """How far the polygon that stands for an ellipse may stay inside the true curve."""
@@ -87,7 +96,17 @@ def clip_polygon(polygon: Polygon, size: tuple[int, int]) -> Polygon:
     return polygon
 
 
-def fit_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> tuple[Polygon, ...]:
+class FittedPolygons(tuple[Polygon, ...]):
+    """Polygons that were clipped to their photo, and how far they had reached beyond it.
+
+    Attributes:
+        overshoot_px: Of the vertex furthest outside, to the nearest border; 0 if all lie inside.
+    """
+
+    overshoot_px: float = 0.0
+
+
+def fit_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> FittedPolygons:
     """Clip the outline of one instance to its photo and make sure that something is left.
 
     Args:
@@ -97,10 +116,79 @@ def fit_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> tuple[Po
     Raises:
         FlawError: It cannot be the outline of an instance.
     """
-    fitted = tuple(_fit(polygon, size) for polygon in polygons)
+    fitted = FittedPolygons(_fit(polygon, size) for polygon in polygons)
+    vertices = np.concatenate(polygons)
+    fitted.overshoot_px = float(np.max([-vertices, vertices - size[::-1]], initial=0))
     if rle_area(polygons_to_rle(fitted, size)) == 0:
         raise FlawError("is too small to cover a pixel")
     return fitted
+
+
+def trace_mask(mask: Mask) -> list[Polygon]:
+    """Outlines along the borders of the pixels, of a mask's parts and of their holes.
+
+    Together, by the even-odd rule, they enclose the mask and nothing else; that is how
+    :func:`join_polygons` and COCO's rasteriser take them. Where the outlines turn is all there
+    is to know: on every row and in every column of such corners the first is joined with the
+    second, the third with the fourth, and so on (O'Rourke, "Uniqueness of orthogonal
+    connect-the-dots", 1988).
+
+    Args:
+        mask: bool, shape (H, W).
+
+    Returns:
+        Polygons with whole coordinates; none for a mask without any pixel.
+    """
+    padded = np.pad(mask, 1)
+    along_rows = padded[1:] != padded[:-1]
+    along_columns = padded[:, 1:] != padded[:, :-1]
+    turns = along_rows[:, 1:] != along_rows[:, :-1]
+    # Where two pixels touch by their corners alone, two outlines turn in the same place.
+    turns_twice = along_rows[:, 1:] & along_rows[:, :-1] & along_columns[1:] & along_columns[:-1]
+    y, x = np.nonzero(turns | turns_twice)
+    times = 1 + turns_twice[y, x]
+    y, x = np.repeat(y, times), np.repeat(x, times)
+    in_columns = np.lexsort((y, x))
+    across = np.empty(len(x), dtype=np.int64)  # the other end of each corner's vertical edge
+    across[in_columns[0::2]], across[in_columns[1::2]] = in_columns[1::2], in_columns[0::2]
+
+    partners = across.tolist()
+    is_left = [True] * len(partners)
+    polygons = []
+    for first in range(0, len(partners), 2):
+        corner, ring = first, []
+        while is_left[corner]:
+            beside = corner ^ 1  # the other end of its horizontal edge: corners go row by row
+            is_left[corner] = is_left[beside] = False
+            ring += [corner, beside]
+            corner = partners[beside]
+        if ring:
+            polygons.append(np.column_stack((x[ring], y[ring])).astype(np.float64))
+    return polygons
+
+
+def join_polygons(polygons: Sequence[Polygon]) -> Polygon:
+    """Make one closed line of several, for formats that have one outline for an instance.
+
+    From each polygon a line leads to the next and back again, which encloses nothing. By the
+    even-odd rule the result covers what lies in an odd number of the polygons: all of them if
+    they are apart, and a hole stays one.
+
+    Args:
+        polygons: At least one.
+    """
+    joined = polygons[0]
+    for polygon in polygons[1:]:
+        # Nearly the shortest way; it does not have to be the shortest.
+        here = _nearest(joined, polygon.mean(axis=0))
+        ring = np.roll(polygon, -_nearest(polygon, joined[here]), axis=0)
+        joined = np.concatenate((joined[: here + 1], ring, ring[:1], joined[here:]))
+    return joined
+
+
+def _nearest(polygon: Polygon, point: npt.NDArray[np.float64]) -> int:
+    """Which vertex is the nearest one to a point."""
+    return int(np.argmin(np.hypot(*(polygon - point).T)))
 
 
 def _fit(polygon: Polygon, size: tuple[int, int]) -> Polygon:

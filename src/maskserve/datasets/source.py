@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,16 @@ __all__ = [
     "only_file",
     "place_in",
     "read_json",
+    "usual_split_name",
 ]
 
 AnnotationFiles = Mapping[str | None, Path]
-"""By split; the key None is for annotations of the folder itself, which has no splits."""
+"""By split; the key None is for annotations of the folder itself, which has no splits.
+
+Formats that have a file for each photo or instance name the folder of these files.
+"""
+
+_SPLIT_NAME = re.compile(r"(stage\d_)?(train|val(?:id|idation)?|test)[\d_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class Source:
         name: Name of the data set, with its split, for people.
         root: The data set's folder.
         split: None for the folder itself.
-        files: Annotation files of all splits.
+        files: Annotation files, or folders of them, of all splits.
         class_name: Name of the only class, for formats that need not name it.
         class_attribute: VIA's region attribute that holds the class; None to find it.
     """
@@ -46,7 +53,7 @@ class Source:
 
     @property
     def file(self) -> Path:
-        """The annotation file of this split."""
+        """The annotation file of this split, or the folder of its annotation files."""
         return self.files[self.split]
 
     def place_of(self, path: Path) -> str:
@@ -60,8 +67,19 @@ def place_in(root: Path, path: Path) -> str:
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a file or folder is called like a part of a data set: ``train``, ``val2017``."""
-    return name.lower().rstrip("0123456789_-") in {"train", "val", "valid", "validation", "test"}
+    """Whether a file or folder is called like a part of a data set.
+
+    Such as ``train``, ``val2017`` or, in Kaggle's competitions, ``stage1_train``.
+    """
+    return usual_split_name(name) is not None
+
+
+def usual_split_name(name: str) -> str | None:
+    """``train``, ``val`` or ``test``, whichever a name like ``validation`` or ``val2017`` means."""
+    match = _SPLIT_NAME.fullmatch(name.lower())
+    if match is None:
+        return None
+    return "val" if match[2].startswith("val") else match[2]
 
 
 def read_json(path: Path) -> Any:

@@ -1,7 +1,8 @@
-"""Dividing a data set into a part to learn from and a part to choose by."""
+"""Dividing a data set into a part to learn from and parts to choose by and to test with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
@@ -9,7 +10,7 @@ from itertools import pairwise
 from maskserve.core.errors import DatasetError, ParameterError
 from maskserve.datasets.types import Dataset, Sample
 
-__all__ = ["split_dataset"]
+__all__ = ["divide_dataset", "split_dataset"]
 
 
 def split_dataset(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -54,3 +55,39 @@ def split_dataset(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Data
         replace(dataset, name=f"{dataset.name} (training part)", samples=first),
         replace(dataset, name=f"{dataset.name} (validation part)", samples=second),
     )
+
+
+def divide_dataset(
+    dataset: Dataset, *, shares: Mapping[str, float], seed: int
+) -> dict[str | None, Dataset]:
+    """Divide a data set by photo into ``train`` and other splits, each as :func:`split_dataset`.
+
+    The first of ``shares`` gets the very photos that ``split_dataset`` takes out with that
+    fraction and seed, and so does not depend on the others.
+
+    Args:
+        dataset: At least one photo more than there are ``shares``.
+        shares: Of all photos, by the names of the splits, such as ``{"val": 0.2}``.
+        seed: Another seed gives another division.
+
+    Returns:
+        First ``train``, then the splits of ``shares``, as ``write_dataset`` takes them.
+
+    Raises:
+        ParameterError: A share is not above 0, or nothing is left for ``train``.
+        DatasetError: There are too few photos.
+    """
+    if min(shares.values(), default=0) <= 0 or not sum(shares.values()) < 1:
+        given = " and ".join(f"{share:g} for {name}" for name, share in shares.items())
+        raise ParameterError(
+            f"Shares of {given or 'nothing'} leave no photo on one side.",
+            hint="Each must be above 0, and together they must stay below 1.",
+        )
+    rest = dataset
+    parts: dict[str | None, Dataset] = {}
+    left = 1.0
+    for name, share in shares.items():
+        rest, part = split_dataset(rest, fraction=share / left, seed=seed)
+        parts[name] = replace(part, name=dataset.name)
+        left -= share
+    return {"train": replace(rest, name=dataset.name), **parts}

@@ -1,4 +1,4 @@
-"""Reader of VGG Image Annotator files, versions 1.x and 2.x.
+"""VGG Image Annotator files: versions 1.x and 2.x are read, 2.x is written.
 
 A file maps a key per photo to ``{"filename": …, "regions": …}``; a project saved by VIA 2 keeps
 that map under ``_via_img_metadata``. Regions are a dict in 1.x and a list in 2.x; each has
@@ -8,6 +8,7 @@ https://www.robots.ox.ac.uk/~vgg/software/via/
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -22,9 +23,10 @@ from maskserve.datasets.flaws import FlawError
 from maskserve.datasets.photos import read_upright_size
 from maskserve.datasets.polygons import ellipse_polygon, fit_polygons, rectangle_polygon
 from maskserve.datasets.source import AnnotationFiles, Source, json_files, only_file, read_json
+from maskserve.datasets.target import Target
 from maskserve.datasets.types import Annotation, Dataset, Polygon, Sample
 
-__all__ = ["VIA_FILE_NAME", "find_via", "read_via"]
+__all__ = ["VIA_FILE_NAME", "find_via", "read_via", "write_via"]
 
 VIA_FILE_NAME = "via_region_data.json"
 """The name under which VIA 1.x saves its annotations."""
@@ -112,6 +114,41 @@ def read_via(source: Source) -> tuple[Dataset, list[DatasetProblem]]:
                 problems.append(DatasetProblem(f"{where}, region {region.key}", str(error)))
         samples.append(Sample(image_path, len(samples) + 1, size, tuple(annotations)))
     return Dataset(source.name, categories, tuple(samples)), problems
+
+
+def write_via(target: Target, splits: Mapping[str | None, Dataset]) -> None:
+    """Write photos with ``via_region_data.json`` beside them, in ``SPLIT`` where there are splits.
+
+    The class of a region is its attribute ``class``. Lost are crowd regions, masks, the parts of
+    instances, ids, and classes without any instance.
+    """
+    target.keep_used_classes(splits.values())
+    for split, dataset in splits.items():
+        folder = target.root / (split or "")
+        folder.mkdir(exist_ok=True)
+        entries: dict[str, Any] = {}
+        for sample, name in target.name_photos(dataset.samples):
+            target.add_photo(sample, folder / name)
+            bytes_ = (folder / name).stat().st_size
+            entries[f"{name}{bytes_}"] = {
+                "filename": name,
+                "size": bytes_,
+                "regions": [
+                    {
+                        "shape_attributes": {
+                            "name": "polygon",
+                            "all_points_x": outline[:, 0].tolist(),
+                            "all_points_y": outline[:, 1].tolist(),
+                        },
+                        "region_attributes": {
+                            "class": dataset.categories.names[annotation.class_index]
+                        },
+                    }
+                    for annotation, outline in target.outlines(sample)
+                ],
+                "file_attributes": {},
+            }
+        (folder / VIA_FILE_NAME).write_text(json.dumps(entries), encoding="utf-8")
 
 
 def _is_via(document: object) -> bool:

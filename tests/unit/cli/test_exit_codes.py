@@ -28,6 +28,7 @@ EXPECTED = {
     "parity_failed": 6,
     "engine_failed": 7,
     "output_not_writable": 7,
+    "download_failed": 7,
     "server_not_ready": 1,
     "server_full": 1,
     "deadline_passed": 1,

@@ -99,6 +99,15 @@ COCO = """{"images": [{"id": 1, "file_name": "photo.jpg", "width": 60, "height":
     {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [[1, 1, 9, 1, 9, 9]]},
     {"id": 2, "image_id": 1, "category_id": 3, "iscrowd": 1,
      "segmentation": {"size": [40, 60], "counts": [100, 50, 2250]}}]}"""
+LABELME = """{"imagePath": "photo.jpg", "imageHeight": 40, "imageWidth": 60, "imageData": null,
+    "shapes": [
+    {"label": "cat", "shape_type": "polygon", "group_id": 1, "points": [[1, 1], [9, 1], [9, 9]]},
+    {"label": "cat", "shape_type": "circle", "group_id": 1, "points": [[30, 20], [35, 20]]},
+    {"label": "dog", "shape_type": "mask", "points": [[3, 4], [4, 5]], "mask":
+     "PNG"}]}""".replace(
+    "PNG",  # 2 x 2 pixels, of which three are white
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGP8z8DA8B8ABgYCAMonBf8AAAAASUVORK5CYII=",
+)
 JUNK: tuple[Any, ...] = (
     None,
     True,
@@ -125,8 +134,18 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(node[key])
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([VIA, COCO]), st.data())
+@pytest.mark.parametrize("text", [VIA, COCO, LABELME], ids=["via", "coco", "labelme"])
+def test_annotations_before_the_damage_are_sound(
+    tmp_path: Path, write_photo: Callable[..., None], text: str
+) -> None:
+    write_photo(tmp_path / "photo.jpg", (40, 60))
+    (tmp_path / "annotations.json").write_text(text)
+    (sample,) = load_dataset(tmp_path).samples
+    assert len(sample.annotations) == 2
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([VIA, COCO, LABELME]), st.data())
 def test_damaged_annotations_are_told_in_our_own_words(
     tmp_path: Path, write_photo: Callable[..., None], text: str, data: st.DataObject
 ) -> None:

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from maskserve.core.masks import decode_rle, polygons_to_rle
 from maskserve.datasets.flaws import FlawError
@@ -12,7 +13,9 @@ from maskserve.datasets.polygons import (
     clip_polygon,
     ellipse_polygon,
     fit_polygons,
+    join_polygons,
     rectangle_polygon,
+    trace_mask,
 )
 from maskserve.datasets.types import Polygon
 
@@ -126,3 +129,40 @@ def test_small_part_of_a_larger_outline_is_kept() -> None:
 def test_figure_of_eight_is_an_outline_although_its_signed_area_is_zero() -> None:
     eight = np.array([[5, 5], [25, 25], [25, 5], [5, 25]], dtype=np.float64)
     assert fit_polygons([eight], SIZE)[0] is eight
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_traced_outlines_enclose_the_mask_and_nothing_else(mask: npt.NDArray[np.bool_]) -> None:
+    outlines = trace_mask(mask)
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]] + 0.5
+    centres = np.column_stack((x.ravel(), y.ravel()))
+    inside = np.zeros(mask.size, dtype=np.bool_)
+    for outline in outlines:
+        steps = np.roll(outline, -1, axis=0) - outline
+        assert np.all((steps == 0).sum(axis=1) == 1), "edges run along rows and columns in turn"
+        inside ^= contains(outline, centres)
+    assert np.array_equal(inside.reshape(mask.shape), mask)
+    if outlines:
+        joined = join_polygons(outlines)
+        assert np.array_equal(decode_rle(polygons_to_rle([joined], mask.shape)), mask)
+
+
+def test_trace_has_one_outline_for_each_part_and_each_hole() -> None:
+    mask = np.zeros((9, 12), dtype=np.bool_)
+    mask[1:8, 1:8] = True
+    mask[3:5, 3:5] = False
+    mask[2:4, 10:12] = True
+    assert sorted(map(area, trace_mask(mask))) == [4, 4, 49]
+    assert trace_mask(np.zeros((3, 4), dtype=np.bool_)) == []
+
+
+def test_joined_outline_covers_parts_that_are_apart() -> None:
+    parts = [rectangle_polygon(5, 5, 10, 10), rectangle_polygon(30.5, 20.2, 11, 9)]
+    joined = decode_rle(polygons_to_rle([join_polygons(parts)], SIZE))
+    assert np.array_equal(joined, decode_rle(polygons_to_rle(parts, SIZE)))
+
+
+@pytest.mark.parametrize(("left", "overshoot_px"), [(0, 0), (5, 0), (-3.5, 3.5), (52, 2), (-9, 9)])
+def test_fitted_polygons_know_how_far_they_reached_out(left: float, overshoot_px: float) -> None:
+    fitted = fit_polygons([rectangle_polygon(left, 5, 10, 10)], SIZE)
+    assert fitted.overshoot_px == overshoot_px

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from maskserve.core.categories import Categories
 from maskserve.core.errors import DatasetError, ParameterError
-from maskserve.datasets import Annotation, Dataset, Sample, split_dataset
+from maskserve.datasets import Annotation, Dataset, Sample, divide_dataset, split_dataset
 
 
 def make_dataset(counts: list[int]) -> Dataset:
@@ -74,3 +74,46 @@ def test_one_photo_cannot_be_divided() -> None:
 def test_fraction_must_leave_something_on_both_sides(fraction: float) -> None:
     with pytest.raises(ParameterError, match="between 0 and 1"):
         split_dataset(make_dataset([1, 1]), fraction=fraction, seed=0)
+
+
+shares = st.floats(0.05, 0.45)
+
+
+@given(st.lists(st.integers(0, 9), min_size=6, max_size=60), shares, shares, st.integers(0, 99))
+def test_division_is_a_partition_by_the_shares(
+    counts: list[int], val: float, test: float, seed: int
+) -> None:
+    dataset = make_dataset(counts)
+    parts = divide_dataset(dataset, shares={"val": val, "test": test}, seed=seed)
+    assert list(parts) == ["train", "val", "test"]
+    assert sorted(name for part in parts.values() for name in names(part)) == sorted(names(dataset))
+    for name, share in (("val", val), ("test", test), ("train", 1 - val - test)):
+        assert abs(len(parts[name]) - share * len(dataset)) <= 1.5
+        assert len(parts[name]) >= 1
+
+
+def test_first_share_gets_what_training_would_hold_out() -> None:
+    dataset = make_dataset([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8])
+    parts = divide_dataset(dataset, shares={"val": 0.25, "test": 0.25}, seed=4)
+    _, held_out = split_dataset(dataset, fraction=0.25, seed=4)
+    assert names(parts["val"]) == names(held_out)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_splits_have_crowded_and_sparse_photos(seed: int) -> None:
+    dataset = make_dataset([1] * 20 + [30] * 20)
+    parts = divide_dataset(dataset, shares={"val": 0.2, "test": 0.2}, seed=seed)
+    for part in parts.values():
+        crowded = sum(len(sample.annotations) == 30 for sample in part.samples)
+        assert abs(crowded - len(part) / 2) <= 1
+
+
+def test_drawn_photos_stay_the_same() -> None:
+    _, held_out = split_dataset(make_dataset(list(range(20))), fraction=0.15, seed=0)
+    assert names(held_out) == ["photo_0.jpg", "photo_8.jpg", "photo_18.jpg"]
+
+
+@pytest.mark.parametrize("wrong", [{}, {"val": 0.0}, {"val": 0.6, "test": 0.4}, {"val": -0.1}])
+def test_shares_must_leave_something_on_all_sides(wrong: dict[str, float]) -> None:
+    with pytest.raises(ParameterError, match="leave no photo on one side"):
+        divide_dataset(make_dataset([1] * 9), shares=wrong, seed=0)

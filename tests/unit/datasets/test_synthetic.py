@@ -104,7 +104,8 @@ def test_written_data_set_is_read_back(tmp_path: Path, content: str) -> None:
         instances_per_photo=3,
         seed=7,
     )
-    assert check_dataset(root) == []
+    report = check_dataset(root)
+    assert (report.errors, report.warnings) == ((), ())
     train, val = (load_dataset(root, split=split) for split in ("train", "val"))
     assert (len(train), len(val)) == (2, 1)
     assert train.categories.names == ("toys",)
