@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
-from maskserve.core.categories import Categories
 from maskserve.core.types import Instances
-from maskserve.datasets.types import Dataset, Sample
+from maskserve.datasets.types import Dataset
+from maskserve.evaluation.matching import NONE, compare_photo, match
 
 __all__ = ["Calibration", "ThresholdPoint", "calibrate_threshold"]
 
@@ -57,6 +54,8 @@ def calibrate_threshold(
     min_score: float = 0.05,
     iou: float = 0.5,
     slack: float = 0.005,
+    backgrounds: Sequence[Instances] = (),
+    max_false_per_photo: float = 0.1,
 ) -> Calibration:
     """Choose the confidence threshold with the best F1, all photos and classes pooled.
 
@@ -76,6 +75,9 @@ def calibrate_threshold(
         min_score: The threshold, a low one, that they were made with.
         iou: Least intersection over union of masks.
         slack: What F1 may be below the best, 0..1.
+        backgrounds: What was found in photos that show no instance at all.
+        max_false_per_photo: The threshold is raised until there are at most so many of them, in
+            the mean, whatever that does to F1.
 
     Returns:
         The threshold 0.5 and an F1 of 0 if nothing was right at any threshold.
@@ -84,7 +86,10 @@ def calibrate_threshold(
     verdicts: list[tuple[float, bool]] = []
     for sample, instances in zip(dataset.samples, predictions, strict=True):
         annotated += sum(not annotation.is_crowd for annotation in sample.annotations)
-        verdicts += _judge(sample, instances, dataset.categories, iou)
+        matching = match(compare_photo(sample, instances, dataset.categories), iou=iou)
+        scores = instances.scores[matching.counts].tolist()
+        is_right = (matching.annotation_of[matching.counts] != NONE).tolist()
+        verdicts += zip(scores, is_right, strict=True)
     verdicts.sort(reverse=True)
 
     curve: list[ThresholdPoint] = []
@@ -107,39 +112,15 @@ def calibrate_threshold(
         )
         if point.f1 >= best - slack
     )
+    quiet = _quiet_threshold(backgrounds, max_false_per_photo)
+    if quiet > middle:
+        shown_points = [point for point in curve if point.threshold > quiet]
+        return Calibration(quiet, shown_points[-1].f1 if shown_points else 0.0, tuple(curve))
     return Calibration(middle, f1, tuple(curve))
 
 
-def _judge(
-    sample: Sample, instances: Instances, categories: Categories, iou: float
-) -> list[tuple[float, bool]]:
-    """Score and rightness of each instance that is neither on a crowd nor of a foreign class."""
-    truth = sample.annotations
-    rles = instances.rles()
-    overlaps = np.reshape(
-        coco_mask.iou(
-            rles, [a.to_rle(sample.image_size) for a in truth], [a.is_crowd for a in truth]
-        ),
-        (len(instances), len(truth)),
-    )
-    free = [True] * len(truth)
-    verdicts = []
-    for i, score in enumerate(instances.scores.tolist()):
-        name = instances.class_names[instances.class_indices[i]]
-        if name not in categories.names:
-            continue
-        class_index = categories.index_of(name)
-        # Crowds come last: they take what fits no single instance, and any number of it.
-        candidates = [
-            (not truth[k].is_crowd, overlaps[i, k], k)
-            for k in range(len(truth))
-            if truth[k].class_index == class_index and free[k] and overlaps[i, k] >= iou
-        ]
-        if not candidates:
-            verdicts.append((score, False))
-            continue
-        is_right, _, k = max(candidates)
-        if is_right:
-            free[k] = False
-            verdicts.append((score, True))
-    return verdicts
+def _quiet_threshold(backgrounds: Sequence[Instances], max_false_per_photo: float) -> float:
+    """The lowest threshold at which few enough instances are found where there are none."""
+    scores = sorted((s for found in backgrounds for s in found.scores.tolist()), reverse=True)
+    allowed = int(max_false_per_photo * len(backgrounds))
+    return scores[allowed] if len(scores) > allowed else 0.0

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,16 +22,35 @@ from maskserve.core.types import Instances
 from maskserve.datasets.types import Dataset
 from maskserve.runtime.image_io import read_image
 
-__all__ = ["METRIC_NAMES", "Metrics", "evaluate", "measure", "predict_dataset", "to_coco"]
+__all__ = [
+    "METRIC_NAMES",
+    "MIN_SCORE",
+    "Kind",
+    "Metrics",
+    "evaluate",
+    "measure",
+    "predict_dataset",
+    "predict_photos",
+    "require_common_class",
+    "run_cocoeval",
+    "to_coco",
+]
+
+MIN_SCORE = 0.05
+"""Weaker instances are not evaluated: they change no average precision, and there are many."""
+
+_AR_LIMIT = 100
 
 Values = dict[str, float | None]
-_Kind = Literal["bbox", "segm"]
+Kind = Literal["bbox", "segm"]
 
 METRIC_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 """The keys of ``Metrics.bbox`` and ``Metrics.segm``.
 
 ``AP`` is the mean over IoU 0.50:0.05:0.95, ``s``, ``m`` and ``l`` are instances of up to 32^2,
 up to 96^2 and more pixels, ``AR100`` is the average recall with at most 100 instances a photo.
+Precision too is that of the 100 best instances a photo, as COCO has it; but of more if a photo of
+the data set holds more, which would otherwise count as missed however good the model.
 https://cocodataset.org/#detection-eval
 """
 
@@ -81,7 +101,7 @@ def evaluate(
     predictor: Predictor,
     dataset: Dataset,
     *,
-    min_score: float = 0.05,
+    min_score: float = MIN_SCORE,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Metrics:
     """Find instances in every photo of a data set and measure how well they fit.
@@ -99,7 +119,7 @@ def evaluate(
         ImageError: A photo cannot be read.
         EngineError: The model failed.
     """
-    _require_common_class(predictor.manifest.classes, dataset)
+    require_common_class(predictor.manifest.classes, dataset)
     predictions = predict_dataset(predictor, dataset, min_score=min_score, on_progress=on_progress)
     return measure(dataset, predictions)
 
@@ -126,6 +146,13 @@ def predict_dataset(
     return predictions
 
 
+def predict_photos(
+    predictor: Predictor, photos: Sequence[Path], *, min_score: float
+) -> list[Instances]:
+    """Instances in photos that have no annotations, in their order."""
+    return [predictor.predict(read_image(photo), min_score=min_score) for photo in photos]
+
+
 def measure(dataset: Dataset, predictions: Sequence[Instances]) -> Metrics:
     """The second half of :func:`evaluate`.
 
@@ -140,10 +167,8 @@ def measure(dataset: Dataset, predictions: Sequence[Instances]) -> Metrics:
         DatasetError: Predictions were made, but the model has none of the data set's classes.
     """
     for instances in predictions:
-        _require_common_class(instances.class_names, dataset)
-    truth = to_coco(dataset)
-    bbox = _run_cocoeval("bbox", truth, _to_results("bbox", dataset, predictions))
-    segm = _run_cocoeval("segm", truth, _to_results("segm", dataset, predictions))
+        require_common_class(instances.class_names, dataset)
+    bbox, segm = (run_cocoeval(kind, dataset, predictions) for kind in ("bbox", "segm"))
     return Metrics(
         dataset_name=dataset.name,
         bbox=_values(bbox),
@@ -155,7 +180,11 @@ def measure(dataset: Dataset, predictions: Sequence[Instances]) -> Metrics:
             )
         },
         photo_count=len(dataset),
-        instance_count=sum(not entry["iscrowd"] for entry in truth["annotations"]),
+        instance_count=sum(
+            not annotation.is_crowd
+            for sample in dataset.samples
+            for annotation in sample.annotations
+        ),
         predictions=tuple(predictions),
     )
 
@@ -202,7 +231,12 @@ def to_coco(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _require_common_class(class_names: Sequence[str], dataset: Dataset) -> None:
+def require_common_class(class_names: Sequence[str], dataset: Dataset) -> None:
+    """Refuse a model that has none of a data set's classes.
+
+    Raises:
+        DatasetError: It has none of them.
+    """
     names = dataset.categories.names
     if not set(class_names) & set(names):
         raise DatasetError(
@@ -219,7 +253,7 @@ def _shortened(names: Sequence[str], shown: int = 5) -> str:
 
 
 def _to_results(
-    kind: _Kind, dataset: Dataset, predictions: Sequence[Instances]
+    kind: Kind, dataset: Dataset, predictions: Sequence[Instances]
 ) -> list[dict[str, Any]]:
     """Predictions as pycocotools holds them after ``COCO.loadRes``.
 
@@ -250,8 +284,10 @@ def _to_results(
     return results
 
 
-def _run_cocoeval(kind: _Kind, truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """A :class:`COCOeval` that has matched and accumulated."""
+def run_cocoeval(kind: Kind, dataset: Dataset, predictions: Sequence[Instances]) -> Any:
+    """A :class:`COCOeval` of boxes or masks that has matched and accumulated."""
+    truth = to_coco(dataset)
+    results = _to_results(kind, dataset, predictions)
     with redirect_stdout(io.StringIO()):  # it reports its progress by print
         ground_truth, detections = COCO(), COCO()
         ground_truth.dataset = truth
@@ -259,6 +295,8 @@ def _run_cocoeval(kind: _Kind, truth: dict[str, Any], results: list[dict[str, An
         ground_truth.createIndex()
         detections.createIndex()
         evaluation = COCOeval(ground_truth, detections, kind)
+        fullest = max((len(sample.annotations) for sample in dataset.samples), default=0)
+        evaluation.params.maxDets = [_AR_LIMIT, max(_AR_LIMIT, fullest)]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
@@ -268,9 +306,9 @@ def _values(evaluation: Any, category_id: int | None = None) -> Values:
     """Means over one class or over all of them, as in ``COCOeval.summarize``."""
     parameters = evaluation.params
     classes = slice(None) if category_id is None else [parameters.catIds.index(category_id)]
-    # Axes: IoU threshold, recall, class, range of areas; with at most 100 instances a photo.
+    # Axes: IoU threshold, recall, class, range of areas, limit of instances a photo.
     precision = evaluation.eval["precision"][..., -1][:, :, classes]
-    recall = evaluation.eval["recall"][..., 0, -1][:, classes]
+    recall = evaluation.eval["recall"][..., 0, 0][:, classes]
     half, three_quarters = (int(np.argmin(np.abs(parameters.iouThrs - x))) for x in (0.5, 0.75))
     return {
         "AP": _mean_percent(precision[..., 0]),

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNetV2, mobilenet_v2, resnet50, resnet101
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-__all__ = ["FixedBatchNorm2d", "MobileNetFpn", "mobilenet_v2_fpn", "resnet_fpn", "separable_conv"]
+__all__ = [
+    "FixedBatchNorm2d",
+    "FoldedConv2d",
+    "MobileNetFpn",
+    "fold_norms",
+    "mobilenet_v2_fpn",
+    "resnet_fpn",
+    "separable_conv",
+]
 
 _RESNETS = {"resnet50": resnet50, "resnet101": resnet101}
 
-# Last block of each stride in torchvision's mobilenet_v2, and its channels. The final 1x1
-# convolution to 1280 channels belongs to the classifier and is left out.
-_MOBILENET_STAGES = OrderedDict([(3, ("0", 24)), (6, ("1", 32)), (13, ("2", 96)), (17, ("3", 320))])
+# Last block of each stride from 4 to 32 in torchvision's mobilenet_v2, and its channels. The final
+# 1x1 convolution to 1280 channels belongs to the classifier and is left out.
+_MOBILENET_STAGES = ((3, 24), (6, 32), (13, 96), (17, 320))
 
 
 class FixedBatchNorm2d(nn.BatchNorm2d):
@@ -27,8 +38,63 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
     made a training step on CPUs a third slower.
     """
 
+    folded = False
+    """Whether the convolution before it applies this norm already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        self.eval()
+
     def train(self, mode: bool = True) -> FixedBatchNorm2d:  # noqa: ARG002
         return super().train(False)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        return input if self.folded else super().forward(input)
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A convolution that also applies the fixed batch norm behind it.
+
+    Scaling the weights instead of the features computes the same and saves a pass over the
+    features in either direction: a training step on CPUs takes a fifth less time. Parameters
+    keep their places and names, so checkpoints fit with and without folding.
+
+    Args:
+        conv: Without bias; its weights are shared.
+        norm: Does nothing from now on.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: FixedBatchNorm2d) -> None:
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            (conv.kernel_size[0], conv.kernel_size[1]),
+            (conv.stride[0], conv.stride[1]),
+            padding=(int(conv.padding[0]), int(conv.padding[1])),
+            groups=conv.groups,
+            bias=False,
+        )
+        self.weight = conv.weight
+        norm.folded = True
+        self._norm = (norm,)  # in a tuple: it stays registered where it was
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        (norm,) = self._norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        shift = norm.bias - norm.running_mean * scale
+        weight = self.weight * scale.view(-1, 1, 1, 1)
+        folded: Tensor = self._conv_forward(input, weight, shift)
+        return folded
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Replace every convolution that a fixed batch norm follows in a ``Sequential``."""
+    for parent in [m for m in module.modules() if isinstance(m, nn.Sequential)]:
+        for position, (conv, norm) in enumerate(pairwise(list(parent))):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, FixedBatchNorm2d):
+                parent[position] = FoldedConv2d(conv, norm)
 
 
 def separable_conv(channels: int) -> nn.Sequential:
@@ -43,7 +109,7 @@ def separable_conv(channels: int) -> nn.Sequential:
 
 
 class MobileNetFpn(nn.Module):
-    """MobileNetV2 at strides 4 to 32 with a narrow, depthwise separable feature pyramid.
+    """MobileNetV2 at strides up to 32 with a narrow, depthwise separable feature pyramid.
 
     A standard pyramid of 256 channels costs several times what MobileNetV2 itself does; with
     ``channels`` of 128 and separable output convolutions it costs less than half of it.
@@ -51,39 +117,44 @@ class MobileNetFpn(nn.Module):
     Args:
         body: torchvision's MobileNetV2.
         channels: Width of every pyramid level.
+        first_stride: Of the finest pyramid level.
     """
 
-    def __init__(self, body: MobileNetV2, *, channels: int) -> None:
+    def __init__(self, body: MobileNetV2, *, channels: int, first_stride: Literal[4, 8]) -> None:
         super().__init__()
-        self.body = body.features[: max(_MOBILENET_STAGES) + 1]
+        stages = _MOBILENET_STAGES if first_stride == 4 else _MOBILENET_STAGES[1:]
+        self._level_after = {block: str(level) for level, (block, _) in enumerate(stages)}
+        self.body = body.features[: max(self._level_after) + 1]
         self.fpn = FeaturePyramidNetwork(
-            [width for _, width in _MOBILENET_STAGES.values()],
-            channels,
-            extra_blocks=LastLevelMaxPool(),
+            [width for _, width in stages], channels, extra_blocks=LastLevelMaxPool()
         )
-        for level in range(len(_MOBILENET_STAGES)):
+        for level in range(len(stages)):
             self.fpn.layer_blocks[level] = separable_conv(channels)
         self.out_channels = channels
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Features by level: "0" to "3" at strides 4 to 32, and "pool" at 64."""
+        """Features by level: "0", "1", … from the first stride to 32, and "pool" at 64."""
         stages: OrderedDict[str, Tensor] = OrderedDict()
         for index, block in enumerate(self.body):
             x = block(x)
-            if index in _MOBILENET_STAGES:
-                stages[_MOBILENET_STAGES[index][0]] = x
+            if index in self._level_after:
+                stages[self._level_after[index]] = x
         features: dict[str, Tensor] = self.fpn(stages)
         return features
 
 
-def mobilenet_v2_fpn(*, channels: int) -> MobileNetFpn:
+def mobilenet_v2_fpn(*, channels: int, first_stride: Literal[4, 8] = 4) -> MobileNetFpn:
     """MobileNetV2 with random weights and fixed batch norm."""
-    return MobileNetFpn(mobilenet_v2(norm_layer=FixedBatchNorm2d), channels=channels)
+    body = mobilenet_v2(norm_layer=FixedBatchNorm2d)
+    fold_norms(body)
+    return MobileNetFpn(body, channels=channels, first_stride=first_stride)
 
 
 def resnet_fpn(name: str) -> BackboneWithFPN:
     """``resnet50`` or ``resnet101`` with the standard pyramid of 256 channels; random weights."""
-    body = _RESNETS[name](norm_layer=FixedBatchNorm2d)
+    # Started at random, blocks that begin as the identity do without batch statistics (Zhang et
+    # al., Fixup, 1901.09321); pretrained weights replace the zeros.
+    body = _RESNETS[name](norm_layer=FixedBatchNorm2d, zero_init_residual=True)
     return BackboneWithFPN(
         body,
         return_layers={f"layer{stage}": str(stage - 1) for stage in range(1, 5)},

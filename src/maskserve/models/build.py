@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,21 +19,12 @@ from maskserve.core.errors import ParameterError, TrainingError
 from maskserve.core.manifest import Preprocess
 from maskserve.models.backbones import mobilenet_v2_fpn, resnet_fpn
 from maskserve.models.checkpoint import load_matching, read_weights
-from maskserve.models.mask_rcnn import build_light, build_standard
+from maskserve.models.mask_rcnn import LightDesign, build_light, build_standard
 
 __all__ = ["MODELS", "build_model", "initialise"]
 
-MODELS: dict[str, Callable[[int, Preprocess], MaskRCNN]] = {
-    "mobilenet_v2": lambda classes, preprocess: build_light(
-        mobilenet_v2_fpn(channels=128), classes, preprocess
-    ),
-    "resnet50": lambda classes, preprocess: build_standard(
-        resnet_fpn("resnet50"), classes, preprocess
-    ),
-    "resnet101": lambda classes, preprocess: build_standard(
-        resnet_fpn("resnet101"), classes, preprocess
-    ),
-}
+MODELS = ("mobilenet_v2", "resnet50", "resnet101")
+"""Names of the models: the light one, and the paper's with its standard heads."""
 
 _IMAGENET: dict[str, WeightsEnum] = {
     "mobilenet_v2": MobileNet_V2_Weights.IMAGENET1K_V1,
@@ -44,16 +34,19 @@ _IMAGENET: dict[str, WeightsEnum] = {
 _COCO: dict[str, WeightsEnum] = {"resnet50": MaskRCNN_ResNet50_FPN_Weights.COCO_V1}
 
 
-def build_model(name: str, *, classes: int, preprocess: Preprocess) -> MaskRCNN:
+def build_model(
+    name: str, *, classes: int, preprocess: Preprocess, design: LightDesign | None = None
+) -> MaskRCNN:
     """A Mask R-CNN with random weights.
 
     Args:
-        name: A key of :data:`MODELS`.
+        name: One of :data:`MODELS`.
         classes: Number of classes without the background.
         preprocess: Gives the normalisation.
+        design: Of the light model; None for its defaults.
 
     Raises:
-        ParameterError: There is no such model.
+        ParameterError: There is no such model, or it has no light design.
     """
     if name not in MODELS:
         nearest = nearest_name(name, MODELS)
@@ -61,7 +54,13 @@ def build_model(name: str, *, classes: int, preprocess: Preprocess) -> MaskRCNN:
         raise ParameterError(
             f"There is no model “{name}”.", hint=f"{guess}Known: {', '.join(MODELS)}."
         )
-    return MODELS[name](classes, preprocess)
+    if name == "mobilenet_v2":
+        design = design or LightDesign()
+        backbone = mobilenet_v2_fpn(channels=design.channels, first_stride=design.first_stride)
+        return build_light(backbone, classes, preprocess, design)
+    if design is not None:
+        raise ParameterError(f"{name} has the standard heads; a light design does not apply to it.")
+    return build_standard(resnet_fpn(name), classes, preprocess)
 
 
 def initialise(model: MaskRCNN, name: str, start: str) -> str:

@@ -24,6 +24,7 @@ __all__ = ["InferenceNetwork", "TorchEngine"]
 
 _PAD_PX = 32
 _CANONICAL_PX, _CANONICAL_LEVEL = 224, 4  # FPN paper, equation 1
+_LAST_POOLED_LEVEL = 5  # stride 32
 _MAX_LOG_RATIO = math.log(1000.0 / 16)
 _MIN_PROPOSAL_PX, _MIN_BOX_PX = 1e-3, 1e-2  # torchvision's
 _NEVER = -1e4
@@ -65,7 +66,8 @@ class InferenceNetwork(nn.Module):
         top_n, post_n = rpn._pre_nms_top_n["testing"], rpn._post_nms_top_n["testing"]
         boxes, scores, levels = [], [], []
         logits, deltas = rpn.head(features)
-        padded_h, padded_w = features[0].shape[2] * 4, features[0].shape[3] * 4
+        first_stride = _first_stride(features)
+        padded_h, padded_w = (length * first_stride for length in features[0].shape[2:])
         for level, cell in enumerate(rpn.anchor_generator.cell_anchors):
             grid_h, grid_w = features[level].shape[2], features[level].shape[3]
             anchors = _anchors(cell, grid_h, grid_w, padded_h // grid_h, padded_w // grid_w)
@@ -112,6 +114,11 @@ class InferenceNetwork(nn.Module):
         return chosen[:, 0].sigmoid()
 
 
+def _first_stride(features: list[Tensor]) -> int:
+    """Stride of the finest of the pyramid's levels, of which the last is of stride 64."""
+    return 1 << (_LAST_POOLED_LEVEL + 2 - len(features))
+
+
 def _pad(pixels: Tensor) -> Tensor:
     """Zeros to the right and below, up to multiples of 32, as torchvision and Detectron2 do."""
     height, width = pixels.shape[2], pixels.shape[3]
@@ -155,12 +162,13 @@ def _apart(boxes: Tensor, groups: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _pool(features: list[Tensor], boxes: Tensor, pooler: nn.Module) -> Tensor:
     """RoIAlign of each box on the pyramid level that fits its size: (N, C, k, k)."""
-    levels = len(features) - 1  # the last level only makes proposals
-    sides = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(sides.sqrt() / _CANONICAL_PX) + 1e-6)
-    level = level.clamp(2, levels + 1) - 2
+    first_stride = _first_stride(features)
+    first_level = first_stride.bit_length() - 1
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    level = torch.floor(_CANONICAL_LEVEL + torch.log2(areas.sqrt() / _CANONICAL_PX) + 1e-6)
+    level = level.clamp(first_level, _LAST_POOLED_LEVEL) - first_level
     pooled, order = [], []
-    for index, feature in enumerate(features[:levels]):
+    for index, feature in enumerate(features[:-1]):  # the last level only makes proposals
         members = (level == index).nonzero()[:, 0]
         rois = torch.cat([boxes.new_zeros(members.shape[0], 1), boxes[members]], dim=1)
         pooled.append(
@@ -168,7 +176,7 @@ def _pool(features: list[Tensor], boxes: Tensor, pooler: nn.Module) -> Tensor:
                 feature,
                 rois,
                 output_size=pooler.output_size,
-                spatial_scale=0.25 / 2**index,
+                spatial_scale=1 / (first_stride * 2**index),
                 sampling_ratio=pooler.sampling_ratio,
                 aligned=False,
             )

@@ -8,7 +8,7 @@ standard heads, and light ones designed for CPUs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torchvision.ops import Conv2dNormActivation
 from maskserve.core.manifest import Preprocess
 from maskserve.models.backbones import MobileNetFpn
 
-__all__ = ["LightBoxHead", "LightHeads", "SeparableRpnHead", "build_light", "build_standard"]
+__all__ = ["LightBoxHead", "LightDesign", "SeparableRpnHead", "build_light", "build_standard"]
 
 # torchvision can resize inside the model; here photos arrive resized, by the preprocessing that
 # serving uses too.
@@ -29,23 +29,38 @@ _RESIZED_OUTSIDE: dict[str, Any] = {"_skip_resize": True, "min_size": 640, "max_
 
 
 @dataclass(frozen=True, slots=True)
-class LightHeads:
-    """Sizes of the light model's parts.
+class LightDesign:
+    """Sizes of a light model's parts; the defaults suit some ten objects a photo.
 
     Attributes:
-        anchor_sizes_px: One a pyramid level, strides 4 to 64. Smaller than the standard ones:
-            photos are served at lower resolution, so objects are smaller.
+        first_stride: Of the finest pyramid level, 4 or 8. The finest level costs as much as all
+            others together, and serves objects of less than some 30 px.
+        channels: Width of every pyramid level.
+        anchor_sizes_px: One a pyramid level, strides ``first_stride`` to 64. Smaller than the
+            standard ones: photos are served at lower resolution, so objects are smaller.
+        proposals: Boxes that reach the box head at test time.
+        sampled_boxes: Proposals of a photo that the box head learns from in a step.
         box_channels: The 7x7 features of a box are reduced to these before they are flattened.
         box_features: Width of the two fully connected layers.
         mask_channels: Width of each 3x3 convolution of the mask head.
-        proposals: Boxes that reach the box head at test time.
     """
 
+    first_stride: Literal[4, 8] = 4
+    channels: int = 128
     anchor_sizes_px: tuple[int, ...] = (24, 48, 96, 192, 384)
+    proposals: int = 150
+    sampled_boxes: int = 128
     box_channels: int = 64
     box_features: int = 512
     mask_channels: tuple[int, ...] = (96, 96, 96, 96)
-    proposals: int = 150
+
+    def __post_init__(self) -> None:
+        levels = 5 if self.first_stride == 4 else 4
+        if len(self.anchor_sizes_px) != levels:
+            raise ValueError(
+                f"strides {self.first_stride} to 64 are {levels} levels, which take as many "
+                f"anchor_sizes_px, not {len(self.anchor_sizes_px)}"
+            )
 
 
 class SeparableRpnHead(nn.Module):
@@ -108,31 +123,27 @@ def build_standard(backbone: nn.Module, classes: int, preprocess: Preprocess) ->
 
 
 def build_light(
-    backbone: MobileNetFpn,
-    classes: int,
-    preprocess: Preprocess,
-    *,
-    heads: LightHeads = LightHeads(),
+    backbone: MobileNetFpn, classes: int, preprocess: Preprocess, design: LightDesign
 ) -> MaskRCNN:
     """Mask R-CNN designed for CPUs as a whole: every part after the backbone is light too."""
     channels = backbone.out_channels
     ratios = (0.5, 1.0, 2.0)
     anchors = AnchorGenerator(
-        tuple((size,) for size in heads.anchor_sizes_px), (ratios,) * len(heads.anchor_sizes_px)
+        tuple((size,) for size in design.anchor_sizes_px), (ratios,) * len(design.anchor_sizes_px)
     )
-    mask_width = heads.mask_channels[-1]
+    mask_width = design.mask_channels[-1]
     model = MaskRCNN(
         backbone,
         rpn_anchor_generator=anchors,
         rpn_head=SeparableRpnHead(channels, len(ratios)),
         rpn_pre_nms_top_n_train=1000,
-        rpn_post_nms_top_n_train=600,
-        rpn_pre_nms_top_n_test=300,
-        rpn_post_nms_top_n_test=heads.proposals,
-        box_head=LightBoxHead(channels, reduced=heads.box_channels, features=heads.box_features),
-        box_predictor=FastRCNNPredictor(heads.box_features, classes + 1),
-        box_batch_size_per_image=128,
-        mask_head=MaskRCNNHeads(channels, heads.mask_channels, 1),
+        rpn_post_nms_top_n_train=4 * design.proposals,
+        rpn_pre_nms_top_n_test=2 * design.proposals,
+        rpn_post_nms_top_n_test=design.proposals,
+        box_head=LightBoxHead(channels, reduced=design.box_channels, features=design.box_features),
+        box_predictor=FastRCNNPredictor(design.box_features, classes + 1),
+        box_batch_size_per_image=design.sampled_boxes,
+        mask_head=MaskRCNNHeads(channels, design.mask_channels, 1),
         mask_predictor=MaskRCNNPredictor(mask_width, mask_width, classes + 1),
         **_normalisation(preprocess),
         **_RESIZED_OUTSIDE,

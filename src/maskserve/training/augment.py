@@ -6,7 +6,9 @@ the network sees; so masks stay as sharp as they were drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import cv2
 import numpy as np
@@ -21,7 +23,16 @@ from maskserve.datasets import Annotation
 from maskserve.runtime.preprocess import resize_image, resized_size
 from maskserve.training.config import AugmentSettings
 
-__all__ = ["Scene", "Window", "augment_scene", "paste_instances", "place_scene", "random_window"]
+__all__ = [
+    "Scene",
+    "Window",
+    "augment_scene",
+    "paste_instances",
+    "place_scene",
+    "random_window",
+    "tile_scenes",
+    "turn_hue",
+]
 
 _MIN_VISIBLE = 0.15
 """An instance of which less than this share is left after cropping or pasting is dropped."""
@@ -68,13 +79,17 @@ def random_window(
     preprocess: Preprocess,
     *,
     rng: np.random.Generator,
+    zoom: float = 1.0,
 ) -> Window:
-    """Draw scale, position and flip for a photo of ``photo_size`` (height, width)."""
+    """Draw scale, position and flip for a photo of ``photo_size`` (height, width).
+
+    ``zoom`` scales the view as a whole: at 0.5 it has half the side and shows as much.
+    """
     low, high = np.log(settings.min_scale), np.log(settings.max_scale)
-    scale = float(np.exp(rng.uniform(low, high)))
+    scale = zoom * float(np.exp(rng.uniform(low, high)))
     height, width = resized_size(photo_size, preprocess)
     size = max(round(height * scale), 1), max(round(width * scale), 1)
-    side = settings.crop_px
+    side = round(zoom * settings.crop_px)
     top, left = (
         int(rng.integers(min(0, length - side), max(0, length - side) + 1)) for length in size
     )
@@ -92,7 +107,7 @@ def place_scene(
 
     Args:
         image: The whole photo.
-        annotations: Crowd regions are left out.
+        annotations: Crowd regions are painted over: they are neither instances nor background.
         window: What to look at.
         fill: Colour around the photo; the mean that normalisation subtracts is neutral.
     """
@@ -103,15 +118,18 @@ def place_scene(
     into, out_of = _overlap(window)
     canvas[into] = resized[out_of]
     masks, classes = [], []
+    crowd = np.zeros((side, side), dtype=np.bool_)
     for annotation in annotations:
-        if annotation.is_crowd:
-            continue
         mask, whole_px = _place_annotation(annotation, image.shape[:2], window)
+        if annotation.is_crowd:
+            crowd |= mask
+            continue
         visible_px = np.count_nonzero(mask)
         if visible_px >= max(_MIN_AREA_PX, _MIN_VISIBLE * whole_px):
             masks.append(mask)
             classes.append(annotation.class_index)
     stacked = np.stack(masks) if masks else np.zeros((0, side, side), dtype=np.bool_)
+    canvas[crowd & ~stacked.any(axis=0)] = fill
     if window.flipped:
         canvas, stacked = canvas[:, ::-1], stacked[:, :, ::-1]
     return Scene(
@@ -191,8 +209,50 @@ def paste_instances(target: Scene, source: Scene, *, rng: np.random.Generator) -
     )
 
 
+def tile_scenes(scenes: Sequence[Scene]) -> Scene:
+    """Four scenes of one size as the quarters of one of twice the side (Bochkovskiy, 2004.10934).
+
+    A small photo would leave most of the view grey; four of them fill it.
+    """
+    rows = [
+        np.concatenate([left.image, right.image], axis=1)
+        for left, right in (scenes[:2], scenes[2:])
+    ]
+    side = scenes[0].image.shape[0]
+    masks = []
+    for scene, (top, left) in zip(scenes, product((0, side), repeat=2), strict=True):
+        placed = np.zeros((len(scene.masks), 2 * side, 2 * side), dtype=np.bool_)
+        placed[:, top : top + side, left : left + side] = scene.masks
+        masks.append(placed)
+    return Scene(
+        np.concatenate(rows, axis=0),
+        np.concatenate(masks),
+        np.concatenate([scene.class_indices for scene in scenes]),
+    )
+
+
+def turn_hue(scene: Scene, strength: float, *, rng: np.random.Generator) -> Scene:
+    """Turn all colours by up to ``strength`` of the colour circle either way, 0..0.5."""
+    if strength == 0:
+        return scene
+    turned = cv2.cvtColor(scene.image, cv2.COLOR_RGB2HSV_FULL)
+    turned[..., 0] += np.uint8(round(rng.uniform(-strength, strength) * 255) % 256)  # wraps round
+    image: Image = cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL).astype(np.uint8, copy=False)
+    return replace(scene, image=image)
+
+
+def _turn(scene: Scene, right_angles: int) -> Scene:
+    return Scene(
+        np.ascontiguousarray(np.rot90(scene.image, right_angles)),
+        np.ascontiguousarray(np.rot90(scene.masks, right_angles, axes=(1, 2))),
+        scene.class_indices,
+    )
+
+
 def augment_scene(scene: Scene, settings: AugmentSettings, *, rng: np.random.Generator) -> Scene:
-    """Change colours; sometimes blur, or drop the colour altogether. Masks stay."""
+    """Turn, if asked to; change colours; sometimes blur, or drop the colour altogether."""
+    if settings.quarter_turns:
+        scene = _turn(scene, int(rng.integers(4)))
     strength = settings.colour
     if strength == 0:
         return scene

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
 from maskserve.core.manifest import Preprocess
+from maskserve.models.mask_rcnn import LightDesign
 from maskserve.runtime.files import read_toml
 
-__all__ = ["AugmentSettings", "TrainSettings", "read_settings", "settings_sha256"]
+__all__ = [
+    "AugmentSettings",
+    "BackgroundSettings",
+    "ExtraSettings",
+    "TrainSettings",
+    "read_settings",
+    "settings_sha256",
+]
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,11 +44,43 @@ class AugmentSettings(_Settings):
     min_scale: Positive = 0.4
     max_scale: Positive = 1.6
     """Large-scale jitter: times the scale at which the photo would be served, log-uniform."""
+    mosaic: Share = 0.0
+    """How often an example is made of four views at half the scale (Bochkovskiy, 2004.10934)."""
     flip: Share = 0.5
+    quarter_turns: bool = False
+    """Turn views by a random number of right angles: for photos without up and down, such as
+    through a microscope or from the air."""
     colour: Share = 0.4
     """Strength of brightness, contrast and saturation jitter; hue gets an eighth of it."""
     paste: Share = 0.5
     """How often instances of another training photo are pasted in (Ghiasi et al., 2012.07177)."""
+    paste_hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """How far pasted instances may turn round the colour circle; for things of any colour, 0.5."""
+
+
+class BackgroundSettings(_Settings):
+    """Photos that show nothing of what is looked for: to paste onto, and to learn silence from.
+
+    By their names they are divided into three parts: for training, for choosing the threshold,
+    and for counting false finds at the end. What is chosen by one part is not measured on it.
+    """
+
+    folder: str
+    share: Share = 0.3
+    """How often an example shows one of them instead of a training photo."""
+    val_fraction: Share = 0.2
+    test_fraction: Share = 0.2
+    max_false_per_photo: Positive = 0.1
+    """The default threshold is raised until there are no more false finds on the second part."""
+
+
+class ExtraSettings(_Settings):
+    """More annotated photos with the same classes, such as rendered ones; never validated on."""
+
+    folder: str
+    split: str | None = None
+    share: Share = 0.2
+    """How often an example shows one of them instead of a training photo."""
 
 
 class TrainSettings(_Settings):
@@ -77,8 +118,16 @@ class TrainSettings(_Settings):
     clip_norm: Positive = 5.0
     ema_steps: Count = 300
     """Weights are averaged exponentially over about so many steps, a tenth of the run at most."""
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where to log besides ``results.csv``, which is always written."""
+    max_instances: Count = 100
+    """The model gives no more of them for a photo, those with the best scores."""
+    design: LightDesign | None = None
+    """Sizes of the light model's parts; not for ResNets."""
     preprocess: Preprocess = Preprocess()
     augment: AugmentSettings = AugmentSettings()
+    backgrounds: BackgroundSettings | None = None
+    extra: ExtraSettings | None = None
 
     @property
     def epochs(self) -> int:
@@ -106,8 +155,8 @@ def read_settings(config: Path | None, overrides: Mapping[str, Any]) -> TrainSet
 
 
 def settings_sha256(settings: TrainSettings) -> str:
-    """Hash of the resolved settings, the same for equal settings on every machine."""
-    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+    """Hash of the resolved settings, the same for equal ones on every machine; without loggers."""
+    text = json.dumps(settings.model_dump(mode="json", exclude={"loggers"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -115,10 +164,17 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     where = f" in {config}" if config else ""
-    if first["type"] != "extra_forbidden":
+    if first["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}{where}: {first['msg']} (found {first['input']!r})."
-    tables: dict[str, type[BaseModel]] = {"preprocess": Preprocess, "augment": AugmentSettings}
-    known = tables.get(str(first["loc"][0]), TrainSettings).model_fields
+    tables: dict[str, Any] = {
+        "design": LightDesign,
+        "preprocess": Preprocess,
+        "augment": AugmentSettings,
+        "backgrounds": BackgroundSettings,
+        "extra": ExtraSettings,
+    }
+    table = tables.get(str(first["loc"][0]), TrainSettings)
+    known = [field.name for field in fields(table)] if is_dataclass(table) else table.model_fields
     nearest = nearest_name(str(first["loc"][-1]), known)
     guess = f"Did you mean “{nearest}”?" if nearest else f"Known: {', '.join(known)}."
     return f"There is no setting “{key}”{where}. {guess}"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -13,8 +16,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from maskserve.core.categories import Categories
+from maskserve.core.errors import DatasetError
 from maskserve.core.manifest import Preprocess
-from maskserve.datasets import Dataset, Sample
+from maskserve.datasets import Annotation, Dataset, Sample
+from maskserve.datasets.photos import listed_photos
 from maskserve.runtime.image_io import read_image
 from maskserve.runtime.preprocess import resized_size
 from maskserve.training.augment import (
@@ -24,10 +29,21 @@ from maskserve.training.augment import (
     paste_instances,
     place_scene,
     random_window,
+    tile_scenes,
+    turn_hue,
 )
-from maskserve.training.config import TrainSettings
+from maskserve.training.config import BackgroundSettings, TrainSettings
 
-__all__ = ["Example", "StepSampler", "Target", "TrainingExamples", "ValidationExamples", "collate"]
+__all__ = [
+    "Backgrounds",
+    "Example",
+    "StepSampler",
+    "Target",
+    "TrainingExamples",
+    "ValidationExamples",
+    "collate",
+    "divide_backgrounds",
+]
 
 
 class Target(TypedDict):
@@ -68,30 +84,112 @@ class StepSampler(Sampler[int]):
 
 
 class TrainingExamples(TorchDataset[Example]):
-    """Endless augmented examples; number ``n`` is always the same for the same seed."""
+    """Endless augmented examples; number ``n`` is always the same for the same seed.
 
-    def __init__(self, dataset: Dataset, settings: TrainSettings) -> None:
+    Args:
+        dataset: The training photos. Every one is seen once a round, in a new order each round.
+        settings: Augmentation, and how often the other two take a training photo's place.
+        backgrounds: Photos without any instance; instances may be pasted onto them.
+        extra: More annotated photos.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: TrainSettings,
+        *,
+        backgrounds: Sequence[Path] = (),
+        extra: Dataset | None = None,
+    ) -> None:
         self._samples = dataset.samples
         self._settings = settings
+        self._backgrounds = backgrounds
+        self._extra = extra.samples if extra is not None else ()
 
     def __getitem__(self, number: int) -> Example:
-        # Every photo once a round, in a new order each round.
+        rng = np.random.default_rng((self._settings.seed, 1, number))
+        augment = self._settings.augment
+        if rng.random() < augment.mosaic:
+            numbers = [number, *rng.integers(2**31, size=3).tolist()]
+            scene = tile_scenes([self._scene(n, rng, zoom=0.5) for n in numbers])
+        else:
+            scene = self._scene(number, rng)
+        return _to_example(augment_scene(scene, augment, rng=rng))
+
+    def _scene(self, number: int, rng: np.random.Generator, *, zoom: float = 1.0) -> Scene:
+        """A view of a photo, a background or an extra photo, perhaps with pasted instances."""
+        settings = self._settings
+        background_share = settings.backgrounds.share if settings.backgrounds else 0.0
+        extra_share = settings.extra.share if settings.extra else 0.0
+        kind = rng.random()
+        if kind < background_share:
+            photo = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
+            scene = self._view(photo, (), rng, zoom)
+        elif kind < background_share + extra_share:
+            scene = self._view_of(self._extra[rng.integers(len(self._extra))], rng, zoom)
+        else:
+            scene = self._view_of(self._in_turn(number), rng, zoom)
+        if rng.random() < settings.augment.paste:
+            other = self._view_of(self._samples[rng.integers(len(self._samples))], rng, zoom)
+            other = turn_hue(other, settings.augment.paste_hue, rng=rng)
+            scene = paste_instances(scene, other, rng=rng)
+        return scene
+
+    def _in_turn(self, number: int) -> Sample:
         round_number, position = divmod(number, len(self._samples))
         order = np.random.default_rng((self._settings.seed, 0, round_number)).permutation(
             len(self._samples)
         )
-        rng = np.random.default_rng((self._settings.seed, 1, number))
-        scene = self._view(self._samples[order[position]], rng)
-        if rng.random() < self._settings.augment.paste:
-            other = self._samples[rng.integers(len(self._samples))]
-            scene = paste_instances(scene, self._view(other, rng), rng=rng)
-        return _to_example(augment_scene(scene, self._settings.augment, rng=rng))
+        return self._samples[int(order[position])]
 
-    def _view(self, sample: Sample, rng: np.random.Generator) -> Scene:
+    def _view_of(self, sample: Sample, rng: np.random.Generator, zoom: float) -> Scene:
+        return self._view(sample.image_path, sample.annotations, rng, zoom)
+
+    def _view(
+        self,
+        photo: Path,
+        annotations: tuple[Annotation, ...],
+        rng: np.random.Generator,
+        zoom: float,
+    ) -> Scene:
         preprocess = self._settings.preprocess
-        window = random_window(sample.image_size, self._settings.augment, preprocess, rng=rng)
-        image = read_image(sample.image_path)
-        return place_scene(image, sample.annotations, window, fill=_fill(preprocess))
+        image = read_image(photo)
+        window = random_window(
+            image.shape[:2], self._settings.augment, preprocess, rng=rng, zoom=zoom
+        )
+        return place_scene(image, annotations, window, fill=_fill(preprocess))
+
+
+@dataclass(frozen=True, slots=True)
+class Backgrounds:
+    """Photos without any instance: to train with, to choose the threshold by, to test on."""
+
+    train: tuple[Path, ...] = ()
+    val: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
+
+
+def divide_backgrounds(settings: BackgroundSettings, *, seed: int) -> Backgrounds:
+    """Divide a folder of photos without any instance.
+
+    The division depends on the seed and on the photos' names alone.
+
+    Raises:
+        DatasetError: The folder is missing, or holds too few photos for the fractions.
+    """
+    folder = Path(settings.folder)
+    photos = listed_photos(folder)
+    photos.sort(key=lambda photo: sha256(f"{seed}/{photo.name}".encode()).hexdigest())
+    tested = round(len(photos) * settings.test_fraction)
+    chosen_by = round(len(photos) * settings.val_fraction)
+    test, rest = photos[:tested], photos[tested:]
+    val, train = rest[:chosen_by], rest[chosen_by:]
+    if not train:
+        raise DatasetError(
+            f"{folder} holds {len(photos)} photos, and none is left for training when "
+            f"{settings.val_fraction:.0%} and {settings.test_fraction:.0%} are held back."
+        )
+    return Backgrounds(tuple(sorted(train)), tuple(sorted(val)), tuple(sorted(test)))
 
 
 class ValidationExamples(TorchDataset[Example]):

@@ -113,6 +113,30 @@ def test_nothing_right_gives_no_evidence(
     assert (calibration.threshold, calibration.f1) == (0.5, 0)
 
 
+@pytest.mark.parametrize(
+    ("max_false_per_photo", "threshold"),
+    [(0.0, 0.88), (0.5, 0.7), (1.0, 0.6)],
+    ids=["none may be left", "one in two photos", "the best F1 is quiet enough"],
+)
+def test_threshold_rises_until_empty_photos_stay_empty(
+    make_dataset: Callable[..., Dataset],
+    make_instances: Callable[..., Instances],
+    max_false_per_photo: float,
+    threshold: float,
+) -> None:
+    dataset = make_dataset([("ball", ONE), ("ball", TWO)])
+    found = make_instances(("ball", ONE, 0.9), ("ball", TWO, 0.8), ("ball", NOWHERE, 0.4))
+    empty = [make_instances(("ball", ONE, 0.88), ("ball", TWO, 0.7)), make_instances()]
+    calibration = calibrate_threshold(
+        dataset, [found], backgrounds=empty, max_false_per_photo=max_false_per_photo
+    )
+    assert calibration.threshold == pytest.approx(threshold)
+    shown = [score for instances in empty for score in instances.scores]
+    left = sum(score > calibration.threshold for score in shown)
+    assert left <= max_false_per_photo * len(empty)
+    assert calibration.f1 == pytest.approx(2 / 3 if threshold > 0.8 else 1)
+
+
 places = st.sampled_from([ONE, TWO, THREE, NOWHERE])
 scores = st.integers(10, 99).map(lambda percent: percent / 100)
 

@@ -123,6 +123,17 @@ def test_numbers_on_real_photos_are_those_of_pycocotools(shared_data: Path, name
         assert values == pytest.approx(pycocotools_stats(dataset, predictions, kind), abs=1e-6)
 
 
+def test_photos_with_more_than_100_instances_can_be_found_whole(
+    make_dataset: Callable[..., Dataset],
+) -> None:
+    places = [(x, y, x + 4, y + 4) for x in range(0, 115, 8) for y in range(0, 95, 8)]
+    dataset = make_dataset([("ball", place) for place in places])
+    metrics = measure(dataset, perfect(dataset))
+    assert len(places) == 180
+    assert metrics.segm["AP"] == 100
+    assert metrics.segm["AR100"] == pytest.approx(100 * 100 / 180)
+
+
 def test_finding_nothing_scores_0(
     make_dataset: Callable[..., Dataset], make_instances: Callable[..., Instances]
 ) -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from torchvision.models import mobilenet_v2
+from torchvision.models.detection.image_list import ImageList
 
 from maskserve.core import Preprocess
 from maskserve.core.errors import ParameterError
 from maskserve.models import MODELS, build_model, initialise
-from maskserve.models.backbones import FixedBatchNorm2d
+from maskserve.models.backbones import FixedBatchNorm2d, fold_norms, mobilenet_v2_fpn
 from maskserve.models.checkpoint import read_weights, write_weights
+from maskserve.models.mask_rcnn import LightDesign
 
 
 def test_unknown_model_names_the_nearest() -> None:
@@ -26,6 +30,69 @@ def test_backbone_statistics_stay_fixed_in_training(name: str) -> None:
     after = [layer.running_mean for layer in layers]
     assert len(before) == len(layers) > 20
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True) if b is not None)
+
+
+def _shake_norms(module: torch.nn.Module) -> None:
+    """Give every batch norm statistics and parameters of its own, unlike any default."""
+    torch.manual_seed(0)
+    for norm in [m for m in module.modules() if isinstance(m, FixedBatchNorm2d)]:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        torch.nn.init.normal_(norm.running_mean, std=0.2)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+        torch.nn.init.normal_(norm.bias, std=0.2)
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+
+
+def test_folded_norms_compute_and_learn_the_same() -> None:
+    plain = mobilenet_v2(norm_layer=FixedBatchNorm2d)
+    folded = mobilenet_v2(norm_layer=FixedBatchNorm2d)
+    _shake_norms(plain)
+    fold_norms(folded)
+    folded.load_state_dict(plain.state_dict())
+    pixels = torch.rand(1, 3, 64, 96)
+    expected, found = plain.features(pixels), folded.features(pixels)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+    expected.square().mean().backward()
+    found.square().mean().backward()
+
+    learnt = dict(folded.named_parameters())
+    for name, parameter in plain.features.named_parameters(prefix="features"):
+        assert parameter.grad is not None
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(learnt[name].grad, parameter.grad, rtol=0, atol=1e-3 * scale)
+
+
+@pytest.mark.parametrize(("first_stride", "levels"), [(4, 5), (8, 4)])
+def test_pyramid_begins_at_its_first_stride(first_stride: Literal[4, 8], levels: int) -> None:
+    backbone = mobilenet_v2_fpn(channels=32, first_stride=first_stride)
+    shapes = [tuple(level.shape) for level in backbone(torch.rand(1, 3, 128, 192)).values()]
+    assert shapes == [
+        (1, 32, 128 // stride, 192 // stride)
+        for stride in (first_stride << level for level in range(levels))
+    ]
+
+
+def test_design_sets_the_sizes() -> None:
+    design = LightDesign(proposals=20, box_features=96, mask_channels=(32, 48), channels=64)
+    model = build_model("mobilenet_v2", classes=2, preprocess=Preprocess(), design=design)
+    model.eval()
+    proposals, _ = model.rpn(
+        ImageList(torch.zeros(1, 3, 256, 256), [(256, 256)]),
+        model.backbone(torch.rand(1, 3, 256, 256)),
+    )
+    assert len(proposals[0]) == 20
+    assert model.roi_heads.box_predictor.cls_score.in_features == 96
+    assert model.roi_heads.mask_head(torch.zeros(1, 64, 14, 14)).shape[1] == 48
+    assert model.backbone.out_channels == 64
+
+
+def test_designs_that_contradict_themselves_are_refused() -> None:
+    with pytest.raises(ValueError, match="strides 8 to 64 are 4 levels, which take as many"):
+        LightDesign(first_stride=8)
+    with pytest.raises(ParameterError, match="a light design does not apply"):
+        build_model("resnet50", classes=1, preprocess=Preprocess(), design=LightDesign())
 
 
 def test_light_model_is_light() -> None:

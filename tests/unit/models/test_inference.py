@@ -10,6 +10,7 @@ from torchvision.models.detection import MaskRCNN
 
 from maskserve.core import Preprocess
 from maskserve.models import InferenceNetwork, TorchEngine, build_model
+from maskserve.models.mask_rcnn import LightDesign
 
 SIZES = {"photo": (96, 160), "odd": (75, 101), "very wide": (58, 400), "small": (50, 60)}
 # Below 46 px torchvision takes the padding for a smaller stride and pools from the wrong place.
@@ -22,30 +23,36 @@ class _NoisePyramid(nn.Module):
     rounding decides what is found.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, strides: dict[str, int]) -> None:
         super().__init__()
         self.out_channels = channels
+        self._strides = strides
         self.seen: list[torch.Tensor] = []
 
     def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         self.seen.append(pixels)
         generator = torch.Generator().manual_seed(7)
         height, width = pixels.shape[2:]
-        strides = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
         return {
             level: torch.randn(
                 (1, self.out_channels, -(-height // stride), -(-width // stride)),
                 generator=generator,
             )
-            for level, stride in strides.items()
+            for level, stride in self._strides.items()
         }
 
 
-def _lively(name: str) -> MaskRCNN:
+STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
+COARSE_STRIDES = {"0": 8, "1": 16, "2": 32, "pool": 64}
+COARSE = LightDesign(first_stride=8, anchor_sizes_px=(32, 64, 128, 256), channels=64)
+
+
+def _lively(name: str, design: LightDesign | None = None) -> MaskRCNN:
     """A random model of three classes whose scores and boxes spread out."""
     torch.manual_seed(3)
-    model = build_model(name, classes=3, preprocess=Preprocess()).eval()
-    model.backbone = _NoisePyramid(model.backbone.out_channels)
+    model = build_model(name, classes=3, preprocess=Preprocess(), design=design).eval()
+    strides = COARSE_STRIDES if design is COARSE else STRIDES
+    model.backbone = _NoisePyramid(model.backbone.out_channels, strides)
     for layer in (model.rpn.head.cls_logits, model.rpn.head.bbox_pred):
         torch.nn.init.normal_(layer.weight, std=0.1)
     torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
@@ -57,9 +64,15 @@ def _photo(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])  # light heads, standard heads
-def test_same_detections_as_torchvision(name: str, size: tuple[int, int]) -> None:
-    model, photo = _lively(name), _photo(size)
+@pytest.mark.parametrize(
+    ("name", "design"),
+    [("mobilenet_v2", None), ("mobilenet_v2", COARSE), ("resnet50", None)],
+    ids=["light", "light from stride 8", "standard"],
+)
+def test_same_detections_as_torchvision(
+    name: str, design: LightDesign | None, size: tuple[int, int]
+) -> None:
+    model, photo = _lively(name, design), _photo(size)
     model.roi_heads.score_thresh = 0.3
     model.transform.resize = lambda image, target: (image, target)
     model.transform.postprocess = lambda found, *_: found  # would paste the 28x28 grids

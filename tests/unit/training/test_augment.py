@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,8 @@ from maskserve.training.augment import (
     paste_instances,
     place_scene,
     random_window,
+    tile_scenes,
+    turn_hue,
 )
 from maskserve.training.config import AugmentSettings
 
@@ -72,12 +76,20 @@ def test_around_a_small_photo_there_is_the_fill() -> None:
     assert scene.masks.shape == (0, 128, 128)
 
 
-def test_instances_almost_out_of_view_and_crowds_are_dropped() -> None:
+def test_instances_almost_out_of_view_are_dropped() -> None:
     nearly_out = Window((80, 100), 56, 0, 64, flipped=False)
     assert len(place_scene(_photo(), (_annotation(),), nearly_out, fill=GREY).masks) == 0
-    whole = Window((80, 100), 0, 0, 96, flipped=False)
-    crowd = _annotation(is_crowd=True)
-    assert len(place_scene(_photo(), (crowd, _annotation()), whole, fill=GREY).masks) == 1
+
+
+def test_crowds_are_painted_over_but_for_the_instances_in_them() -> None:
+    whole = Window((80, 100), 0, 0, 100, flipped=False)
+    crowd = Annotation(0, rle=encode_rle(np.ones((80, 100), dtype=np.bool_)), is_crowd=True)
+    scene = place_scene(_photo(), (crowd, _annotation()), whole, fill=GREY)
+    plain = place_scene(_photo(), (_annotation(),), whole, fill=GREY)
+    (mask,) = scene.masks
+    assert np.array_equal(mask, plain.masks[0])
+    assert np.array_equal(scene.image[mask], plain.image[mask])
+    assert np.all(scene.image[~mask] == GREY)
 
 
 def _scene(box: tuple[int, int, int, int], value: int) -> Scene:
@@ -126,6 +138,55 @@ def test_windows_never_miss_the_photo(height: int, width: int, seed: int) -> Non
     for start, length in zip((window.top, window.left), window.size, strict=True):
         shown = min(start + window.side, length) - max(start, 0)
         assert shown == min(length, window.side)
+
+
+def test_zoomed_out_windows_show_as_much_on_half_the_side() -> None:
+    chosen = AugmentSettings(crop_px=320, flip=0.0)
+    whole, half = (
+        random_window((500, 700), chosen, Preprocess(), rng=np.random.default_rng(5), zoom=zoom)
+        for zoom in (1.0, 0.5)
+    )
+    assert half.side == whole.side / 2
+    assert half.size == pytest.approx((whole.size[0] / 2, whole.size[1] / 2), abs=1)
+
+
+def test_four_scenes_become_the_quarters_of_one() -> None:
+    box = (4, 6, 20, 24)
+    scenes = [replace(_scene(box, 50 * n), class_indices=np.array([n])) for n in range(4)]
+    tiled = tile_scenes(scenes)
+    assert tiled.image.shape == (64, 64, 3)
+    assert tiled.image[::32, ::32, 0].tolist() == [[0, 50], [100, 150]]
+    assert tiled.class_indices.tolist() == [0, 1, 2, 3]
+    for n, (top, left) in enumerate([(0, 0), (0, 32), (32, 0), (32, 32)]):
+        quarter = tiled.masks[n, top : top + 32, left : left + 32]
+        assert (quarter == scenes[n].masks[0]).all()
+        assert tiled.masks[n].sum() == quarter.sum()
+
+
+def test_turning_the_hue_keeps_brightness_and_masks() -> None:
+    scene = place_scene(_photo(), (_annotation(),), Window((80, 100), 0, 0, 96, False), fill=GREY)
+    turned = turn_hue(scene, 0.5, rng=np.random.default_rng(1))
+    red = scene.image[70, 70]
+    assert red.argmax() == 0
+    assert turned.image[70, 70].max() == red.max()
+    assert turned.image[70, 70].tolist() != red.tolist()
+    assert (turned.image[30, 30] == 255).all()  # white has no hue
+    assert (turned.masks == scene.masks).all()
+    assert turn_hue(scene, 0.0, rng=np.random.default_rng(1)) is scene
+
+
+def test_quarter_turns_take_the_masks_along() -> None:
+    scene = place_scene(_photo(), (_annotation(),), Window((80, 100), 0, 0, 96, False), fill=GREY)
+    still, turning = (
+        AugmentSettings(colour=0.0, quarter_turns=quarter_turns) for quarter_turns in (False, True)
+    )
+    seen = set()
+    for seed in range(20):
+        turned = augment_scene(scene, turning, rng=np.random.default_rng(seed))
+        assert (_white(turned) & turned.masks[0]).sum() == (_white(scene) & scene.masks[0]).sum()
+        seen.add(tuple(np.argwhere(turned.masks[0]).mean(axis=0).round().astype(int).tolist()))
+    assert len(seen) == 4
+    assert augment_scene(scene, still, rng=np.random.default_rng(0)) is scene
 
 
 def test_colours_change_the_same_way_for_the_same_seed() -> None:
