@@ -29,11 +29,18 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 def test_the_commands_are_those_of_the_interface() -> None:
     assert set(ALL) == {
+        "maskserve compare",
         "maskserve data check",
+        "maskserve data convert",
+        "maskserve data fetch",
+        "maskserve data split",
+        "maskserve data subset",
+        "maskserve data synth",
         "maskserve evaluate",
         "maskserve export",
         "maskserve models",
         "maskserve predict",
+        "maskserve report",
         "maskserve serve",
         "maskserve train",
     }

@@ -110,11 +110,11 @@ def test_a_killed_run_ends_like_one_that_was_left_alone(resumed_run: Path, workp
     assert resumed.keys() == whole.keys()
     for name, tensor in whole.items():
         assert (resumed[name] - tensor).abs().max() < 1e-4, name
-    with (resumed_run / "metrics.csv").open(encoding="utf-8") as file:
+    with (resumed_run / "results.csv").open(encoding="utf-8") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 5
-    for picture in ("curves.png", "gallery.jpg"):
+    assert steps[-1] == 6
+    for picture in ("curves.png", "gallery.jpg", "report.html"):
         assert (resumed_run / picture).stat().st_size > 1000
 
 

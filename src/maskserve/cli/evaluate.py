@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskserve.cli.extras import train_extra
+from maskserve.cli.data_options import ClassAttributeOption, FormatOption
+from maskserve.cli.extras import report_extra, train_extra
 from maskserve.cli.report import make_console, make_progress
+from maskserve.core.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from maskserve.core.manifest import Manifest
     from maskserve.core.predictor import Predictor
+    from maskserve.datasets.types import Dataset
+    from maskserve.evaluation import Metrics
 
 __all__ = ["evaluate"]
 
@@ -32,23 +37,22 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="Part of the data to measure on, where it is divided.")
     ] = "val",
-    format: Annotated[  # noqa: A002 -- the flag's name
-        str | None, typer.Option(help="via or coco. By default recognised by the files.")
-    ] = None,
+    format: FormatOption = None,  # noqa: A002 -- the flag's name
     class_name: Annotated[
         str | None,
         typer.Option(
-            help="Name of the only class of VIA files that name none. "
+            help="Name of the only class of mask folders, and of VIA files that name none. "
             "By default the model's, if it has only one."
         ),
     ] = None,
-    class_attribute: Annotated[
-        str | None,
-        typer.Option(help="The region attribute that holds the class, in VIA files with several."),
-    ] = None,
+    class_attribute: ClassAttributeOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also write metrics.json there.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="Also write metrics.json, predictions.json and report.html there.",
+            show_default=False,
+        ),
     ] = None,
     precision: Annotated[
         Literal["auto", "f32"],
@@ -60,8 +64,9 @@ def evaluate(
 ) -> None:
     """Measure a model on annotated photos: COCO's average precision of boxes and masks.
 
-    A bundle is measured through the very code that serves it. A run needs the extra:
-    pip install 'maskserve[train]'.
+    A bundle is measured through the very code that serves it. The report is a page with curves,
+    mistakes, and the worst and best photos; it needs the extra: pip install 'maskserve[report]'.
+    A run needs another one: pip install 'maskserve[train]'.
 
     Examples:
 
@@ -70,7 +75,7 @@ def evaluate(
     """
     from maskserve.datasets import available_splits, load_dataset
     from maskserve.evaluation import evaluate as measure
-    from maskserve.evaluation import metrics_table, write_metrics
+    from maskserve.evaluation import metrics_table
 
     predictor = _load(model, precision)
     classes = predictor.manifest.classes
@@ -90,7 +95,25 @@ def evaluate(
         )
     make_console().print(metrics_table(metrics))
     if out is not None:
-        write_metrics(out / "metrics.json", metrics)
+        _write(out, dataset, metrics, predictor.manifest)
+
+
+def _write(out: Path, dataset: Dataset, metrics: Metrics, manifest: Manifest) -> None:
+    """The page only where matplotlib is, as the numbers have no need of it."""
+    from maskserve.evaluation import write_metrics, write_predictions
+
+    write_metrics(out / "metrics.json", metrics)
+    write_predictions(out / "predictions.json", dataset, metrics.predictions)
+    try:
+        with report_extra():
+            from maskserve.reporting.evaluation import examine, write_evaluation_report
+    except MissingExtraError as error:
+        note = f"{out} gets no report.html: it needs matplotlib. {error.hint}"
+        make_console(stderr=True).print(note, soft_wrap=True)
+        return
+    findings = examine(dataset, metrics, min_score=manifest.postprocess.min_score)
+    write_evaluation_report(out / "report.html", findings, manifest)
+    make_console().print(f"Look at {out / 'report.html'}", soft_wrap=True)
 
 
 def _load(model: str, precision: Literal["auto", "f32"]) -> Predictor:

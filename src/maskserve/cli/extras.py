@@ -7,11 +7,23 @@ from contextlib import contextmanager
 
 from maskserve.core.errors import MissingExtraError
 
-__all__ = ["train_extra"]
+__all__ = ["report_extra", "train_extra"]
 
+_REPORT_PACKAGES = frozenset({"matplotlib"})
 _TRAIN_PACKAGES = frozenset(
     {"lightning", "matplotlib", "onnx", "onnxscript", "safetensors", "torch", "torchvision"}
 )
+
+
+@contextmanager
+def report_extra() -> Iterator[None]:
+    """Around imports of ``maskserve.reporting``.
+
+    Raises:
+        MissingExtraError: The extra ``report``, which is matplotlib, is not installed.
+    """
+    with _extra("report", _REPORT_PACKAGES):
+        yield
 
 
 @contextmanager
@@ -21,13 +33,19 @@ def train_extra() -> Iterator[None]:
     Raises:
         MissingExtraError: One of the packages of the extra ``train`` is not installed.
     """
+    with _extra("train", _TRAIN_PACKAGES):
+        yield
+
+
+@contextmanager
+def _extra(name: str, packages: frozenset[str]) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in _TRAIN_PACKAGES:
+        if package not in packages:
             raise
         raise MissingExtraError(
             f"This command needs {package}, which the base install leaves out.",
-            hint="Install it with: pip install 'maskserve[train]'",
+            hint=f"Install it with: pip install 'maskserve[{name}]'",
         ) from None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maskserve import __version__
+from maskserve.cli.compare import compare
 from maskserve.cli.data import app as data_app
 from maskserve.cli.evaluate import evaluate
 from maskserve.cli.exit_codes import exit_code_of
@@ -15,6 +16,7 @@ from maskserve.cli.export import export
 from maskserve.cli.models import models
 from maskserve.cli.predict import predict
 from maskserve.cli.report import report_error
+from maskserve.cli.run_report import report
 from maskserve.cli.serve import serve
 from maskserve.cli.train import train
 from maskserve.core.errors import MaskserveError
@@ -28,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, predict, train, evaluate, export, models):
+for command in (serve, predict, train, report, evaluate, compare, export, models):
     app.command()(command)
 app.add_typer(data_app)
 

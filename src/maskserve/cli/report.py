@@ -32,12 +32,14 @@ def report_error(error: MaskserveError, console: Console | None = None) -> None:
 
 
 def make_progress() -> Progress:
-    """A progress bar on stderr; it draws itself only if that is a terminal."""
+    """A progress bar on stderr, if that is a terminal."""
+    console = make_console(stderr=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=make_console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,  # where it would leave an empty line
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from maskserve.cli.data_options import ClassAttributeOption, ClassNameOption, FormatOption
 from maskserve.cli.extras import train_extra
 
 __all__ = ["train"]
@@ -46,16 +47,15 @@ def train(
         int | None, typer.Option(min=1, help="How many batches to train on.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
-    class_name: Annotated[
-        str | None,
-        typer.Option(help="Name of the only class of VIA files that name none."),
-    ] = None,
-    class_attribute: Annotated[
-        str | None,
-        typer.Option(help="The region attribute that holds the class, in VIA files with several."),
-    ] = None,
-    format: Annotated[  # noqa: A002 -- the flag's name
-        str | None, typer.Option(help="via or coco. By default recognised by the files.")
+    class_name: ClassNameOption = None,
+    class_attribute: ClassAttributeOption = None,
+    format: FormatOption = None,  # noqa: A002 -- the flag's name
+    log_to: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="tensorboard|wandb|mlflow",
+            help="Log there, too; repeat it for several. The package must be installed.",
+        ),
     ] = None,
     val_split: Annotated[
         str | None,
@@ -68,13 +68,15 @@ def train(
 ) -> None:
     """Train a model on a few dozen annotated photos.
 
-    The run folder gets the weights, the settings, a table and curves of losses and AP, and
-    drawn validation photos. It needs the extra: pip install 'maskserve[train]'.
+    The run folder gets the weights, the settings, a table and curves of losses and AP, drawn
+    photos, and at the end a report (report.html) and a model card. It needs the extra:
+    pip install 'maskserve[train]'.
 
     Examples:
 
         maskserve train --data ./balloon --out runs/first
         maskserve train --data ./balloon --out runs/first --resume
+        maskserve train --data ./balloon --out runs/second --log-to tensorboard
         maskserve train --data ./cells --config recipe.toml --out runs/cells
     """
     with train_extra():
@@ -92,6 +94,7 @@ def train(
             "class_name": class_name,
             "class_attribute": class_attribute,
             "data_format": format,
+            "loggers": log_to,
             "val_split": val_split,
             "val_fraction": val_fraction,
         },

@@ -11,15 +11,18 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from maskserve.core.boxes import scale_boxes
-from maskserve.core.masks import crop_from_rle, encode_rle
+from maskserve.core.boxes import clip_boxes, scale_boxes
+from maskserve.core.masks import crop_from_rle, encode_rle, union
 from maskserve.core.predictor import Image
 from maskserve.core.types import Instances
 from maskserve.datasets.types import Dataset, Sample
 from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.render import draw
 
-__all__ = ["annotated_instances", "draw_gallery", "write_gallery"]
+__all__ = ["Window", "annotated_instances", "draw_gallery", "draw_panel", "write_gallery"]
+
+Window = tuple[int, int, int, int]
+"""Left, top, right, bottom of a part of a photo, in whole pixels within it."""
 
 _GAP_PX = 6
 _CAPTION_PX = 24
@@ -109,6 +112,39 @@ def write_gallery(
     write_image(path, draw_gallery(dataset, predictions, min_score=min_score))
 
 
+def draw_panel(
+    image: Image,
+    instances: Instances,
+    *,
+    cell_size: tuple[int, int],
+    window: Window | None = None,
+    labels: bool = True,
+) -> Image:
+    """A photo, or a part of it, fitted into a cell and with instances drawn into it.
+
+    Args:
+        image: uint8, shape (H, W, 3), RGB.
+        instances: In its pixels.
+        cell_size: (height, width) of the cell.
+        window: The part to show; all by default.
+        labels: Whether each instance gets its class and score.
+
+    Returns:
+        uint8, shape (h, w, 3), RGB: as high or as wide as the cell, with the ratio of sides of
+        the photo or the window.
+    """
+    if window is not None:
+        left, top, right, bottom = window
+        image = image[top:bottom, left:right]
+        instances = _cut_out(instances, window)
+    height, width = image.shape[:2]
+    scale = min(cell_size[0] / height, cell_size[1] / width)
+    size = (max(round(height * scale), 1), max(round(width * scale), 1))
+    # Scaled before drawing, so that lines and letters come out in their own size.
+    image = np.asarray(PillowImage.fromarray(image).resize(size[::-1]))
+    return draw(image, _scale_instances(instances, size), labels=labels)
+
+
 def _pair_size(cell_size: tuple[int, int]) -> tuple[int, int]:
     height, width = cell_size
     return _CAPTION_PX + height, 2 * width + _GAP_PX
@@ -121,11 +157,6 @@ def _draw_pair(
     pair_height, pair_width = _pair_size(cell_size)
     pair = PillowImage.new("RGB", (pair_width, pair_height), _PAPER)
     image = read_image(sample.image_path)
-    height, width = sample.image_size
-    scale = min(cell_size[0] / height, cell_size[1] / width)
-    size = (max(round(height * scale), 1), max(round(width * scale), 1))
-    # Scaled before drawing, so that lines and letters come out in their own size.
-    image = np.asarray(PillowImage.fromarray(image).resize(size[::-1]))
     caption = ImageDraw.Draw(pair)
     font = ImageFont.load_default(_FONT_PX)
     for left, title, instances in (
@@ -133,9 +164,27 @@ def _draw_pair(
         (cell_size[1] + _GAP_PX, f"{len(found)} found", found),
     ):
         caption.text((left, 2), title, _INK, font)
-        drawn = draw(image, _scale_instances(instances, size))
-        pair.paste(PillowImage.fromarray(drawn), (left, _CAPTION_PX))
+        panel = draw_panel(image, instances, cell_size=cell_size)
+        pair.paste(PillowImage.fromarray(panel), (left, _CAPTION_PX))
     return pair
+
+
+def _cut_out(instances: Instances, window: Window) -> Instances:
+    """What can be seen of the instances in a part of the photo."""
+    left, top, right, bottom = window
+    size = (bottom - top, right - left)
+    crops = []
+    for crop in instances.crops:
+        seen = union([crop], instances.image_size)[top:bottom, left:right]
+        crops.append(crop_from_rle(encode_rle(seen)))
+    corner = np.array([left, top, left, top], dtype=np.float32)
+    cut_out = replace(
+        instances,
+        image_size=size,
+        boxes_xyxy=clip_boxes(instances.boxes_xyxy - corner, size),
+        crops=tuple(crops),
+    )
+    return cut_out.select(cut_out.areas_px > 0)
 
 
 def _scale_instances(instances: Instances, size: tuple[int, int]) -> Instances:

@@ -1,16 +1,24 @@
-"""Metrics on disk and on the screen."""
+"""Metrics and predictions on disk, metrics on the screen."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.table import Table
 
+from maskserve.core.boxes import xyxy_to_xywh
+from maskserve.core.errors import DatasetError
+from maskserve.core.masks import crop_from_rle
+from maskserve.core.types import Instances
+from maskserve.datasets.types import Dataset
 from maskserve.evaluation.coco import METRIC_NAMES, Metrics
 from maskserve.runtime.files import write_file
 
-__all__ = ["metrics_table", "write_metrics"]
+__all__ = ["metrics_table", "read_predictions", "write_metrics", "write_predictions"]
 
 
 def write_metrics(path: Path, metrics: Metrics) -> None:
@@ -20,6 +28,86 @@ def write_metrics(path: Path, metrics: Metrics) -> None:
         OutputError: The file cannot be written.
     """
     write_file(path, json.dumps(metrics.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_predictions(path: Path, dataset: Dataset, predictions: Sequence[Instances]) -> None:
+    """Write what was found as a COCO results file, which every tool for COCO reads.
+
+    Classes that the data set does not have, and so no id for, are left out.
+    https://cocodataset.org/#format-results
+
+    Args:
+        path: Where to.
+        dataset: Gives the ids of photos and classes.
+        predictions: One entry a photo, in the same order.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    ids = dict(zip(dataset.categories.names, dataset.categories.category_ids, strict=True))
+    results = [
+        {
+            "image_id": sample.image_id,
+            "category_id": ids[name],
+            "bbox": box_xywh,
+            "score": score,
+            "segmentation": rle,
+        }
+        for sample, instances in zip(dataset.samples, predictions, strict=True)
+        for class_index, box_xywh, score, rle in zip(
+            instances.class_indices.tolist(),
+            xyxy_to_xywh(instances.boxes_xyxy).tolist(),
+            instances.scores.tolist(),
+            instances.rles(),
+            strict=True,
+        )
+        if (name := instances.class_names[class_index]) in ids
+    ]
+    lines = ",\n".join(json.dumps(result) for result in results)
+    write_file(path, f"[\n{lines}\n]\n")
+
+
+def read_predictions(path: Path, dataset: Dataset) -> list[Instances]:
+    """What :func:`write_predictions` has written, for the same data set.
+
+    Returns:
+        One entry a photo of ``dataset``, with its classes. Masks come back exactly, boxes as
+        exactly as left, top, width and height give them in float32.
+
+    Raises:
+        DatasetError: The file is missing or damaged, or belongs to other photos or classes.
+    """
+    by_photo: dict[int, list[dict[str, Any]]] = {sample.image_id: [] for sample in dataset.samples}
+    try:
+        for result in json.loads(path.read_text(encoding="utf-8")):
+            by_photo[result["image_id"]].append(result)
+        return [
+            _to_instances(by_photo[sample.image_id], sample.image_size, dataset)
+            for sample in dataset.samples
+        ]
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path} does not hold predictions for “{dataset.name}”: {error!r}."
+        ) from None
+
+
+def _to_instances(
+    results: list[dict[str, Any]], size: tuple[int, int], dataset: Dataset
+) -> Instances:
+    boxes = np.array([result["bbox"] for result in results], dtype=np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    categories = dataset.categories
+    class_indices = [categories.index_of_id(result["category_id"]) for result in results]
+    return Instances(
+        image_size=size,
+        class_names=categories.names,
+        boxes_xyxy=boxes,
+        scores=np.array([result["score"] for result in results], dtype=np.float32),
+        class_indices=np.array(class_indices, dtype=np.int64),
+        crops=tuple(crop_from_rle(result["segmentation"]) for result in results),
+    )
 
 
 def metrics_table(metrics: Metrics) -> Table:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from importlib import import_module
+from math import prod
 from types import ModuleType
 from typing import Any, Literal
 
@@ -14,14 +16,14 @@ from maskserve.core.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 from maskserve.core.predictor import Image
 from maskserve.runtime.engine import RawDetections
 
-__all__ = ["OpenVinoEngine", "Precision"]
+__all__ = ["GraphCost", "OpenVinoEngine", "Precision", "import_openvino", "measure_cost"]
 
 Precision = Literal["auto", "f32"]
 """``auto`` lets OpenVINO choose, which is bfloat16 on CPUs that have it and twice as fast there;
 ``f32`` gives the same numbers on every CPU."""
 
 
-def _import_openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
     """Import OpenVINO so that it cannot phone home.
 
     ``import openvino`` runs its conversion tools, which report the import to Google Analytics
@@ -48,7 +50,7 @@ class OpenVinoEngine:
     def __init__(
         self, model: bytes, *, precision: Precision = "auto", threads: int | None = None
     ) -> None:
-        openvino = _import_openvino()
+        openvino = import_openvino()
         config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
         if precision == "f32":
             config["INFERENCE_PRECISION_HINT"] = "f32"
@@ -67,6 +69,16 @@ class OpenVinoEngine:
         # A request runs one inference at a time, in buffers of its own. There are as many of
         # them as inferences ever ran at once.
         self._idle_requests: list[Any] = []
+
+    @property
+    def arithmetic(self) -> str:
+        """The type of number that it computes with, such as ``bf16`` or ``f32``."""
+        return str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+
+    @property
+    def threads(self) -> int:
+        """How many CPU threads one inference uses."""
+        return int(self._model.get_property("INFERENCE_NUM_THREADS"))
 
     def infer(self, image: Image, *, min_score: float) -> RawDetections:
         """See :meth:`maskserve.runtime.engine.Engine.infer`.
@@ -89,6 +101,87 @@ class OpenVinoEngine:
         self._idle_requests.append(request)
         boxes, scores, classes, masks = (outputs[name] for name in GRAPH_OUTPUTS)
         return RawDetections(boxes, scores, classes.astype(np.int64, copy=False), masks)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphCost:
+    """How large a network is and how much it computes, whatever machine it runs on.
+
+    Attributes:
+        parameters: Numbers in its weights.
+        macs: Multiply-accumulate operations of convolutions and matrix products for one photo.
+            “FLOPs” are usually twice as many.
+    """
+
+    parameters: int
+    macs: int
+
+
+def measure_cost(model: bytes, image: Image, *, min_score: float) -> GraphCost:
+    """Count a network's weights, and what it computes for one photo.
+
+    A detector looks at more or fewer proposals and instances in every photo, so nothing is
+    assumed about their number: the graph runs once and tells the sizes of its arrays. Left out
+    is what lies in loops and branches, which bundles of maskserve do not have, and all cheap
+    operations: activations, resizing, non-maximum suppression.
+
+    Args:
+        model: Content of ``model.onnx``.
+        image: As for :meth:`OpenVinoEngine.infer`.
+        min_score: Weaker detections do not reach the mask head.
+
+    Raises:
+        BundleCorruptError: It is not a graph.
+        EngineError: OpenVINO failed on the photo.
+    """
+    openvino = import_openvino()
+    operations = import_module("openvino.opset13")
+    core = openvino.Core()
+    try:
+        graph = core.read_model(model)
+        nodes = graph.get_ordered_ops()
+        counted = [node for node in nodes if node.get_type_name() in _COUNTED]
+        sizes = [
+            operations.result(operations.shape_of(port))
+            for node in counted
+            for port in (node.input_value(0), node.input_value(1), node.output(0))
+        ]
+        graph.add_results(sizes)
+        compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        raise BundleCorruptError(f"OpenVINO cannot use the graph: {_brief(error)}") from error
+    try:
+        outputs = compiled(
+            {"image": image[None], "min_score": np.array([min_score], dtype=np.float32)}
+        )
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO failed: {_brief(error)}") from error
+    shapes = [[int(n) for n in outputs[i]] for i in range(len(outputs) - len(sizes), len(outputs))]
+    macs = sum(_count_macs(node, *shapes[3 * i : 3 * i + 3]) for i, node in enumerate(counted))
+    weights = [
+        node.output(0)
+        for node in nodes
+        # Other constants are shapes, indices and axes.
+        if node.get_type_name() == "Constant"
+        and node.get_element_type().to_string() not in ("i32", "i64", "boolean")
+    ]
+    return GraphCost(sum(prod(port.get_shape()) for port in weights), macs)
+
+
+_COUNTED = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
+
+
+def _count_macs(node: Any, data: list[int], weights: list[int], output: list[int]) -> int:
+    """Of an operation, from the shapes of its inputs and its output."""
+    match node.get_type_name():
+        case "Convolution":  # weights: (out, in, *kernel)
+            return prod(output) * prod(weights[1:])
+        case "GroupConvolution":  # weights: (groups, out, in, *kernel)
+            return prod(output) * prod(weights[2:])
+        case "ConvolutionBackpropData":  # weights: (in, out, *kernel)
+            return prod(data) * prod(weights[1:])
+        case _:
+            return prod(output) * data[-2 if node.get_attributes()["transpose_a"] else -1]
 
 
 def _brief(error: RuntimeError) -> str:

@@ -47,7 +47,9 @@ def colour_of(instance: int) -> Colour:
     return PALETTE[instance % len(PALETTE)]
 
 
-def draw(image: Image, instances: Instances, *, style: Style = "overlay") -> Image:
+def draw(
+    image: Image, instances: Instances, *, style: Style = "overlay", labels: bool = True
+) -> Image:
     """Draw instances into a copy of a photo.
 
     Args:
@@ -56,6 +58,7 @@ def draw(image: Image, instances: Instances, *, style: Style = "overlay") -> Ima
         style: ``overlay`` tints the masks and adds outlines and labels, ``outline`` leaves the
             tint away, ``splash`` keeps the colour inside the masks only, ``mask`` is white on
             black.
+        labels: Whether ``overlay`` and ``outline`` name each instance and its score.
 
     Returns:
         uint8, shape (H, W, 3), RGB.
@@ -85,7 +88,8 @@ def draw(image: Image, instances: Instances, *, style: Style = "overlay") -> Ima
             _tint(drawn, instances.crops[i], colour_of(i))
     for i in weakest_first:
         _outline(drawn, instances.crops[i], colour_of(i))
-    _label_all(drawn, instances)
+    if labels:
+        _label_all(drawn, instances)
     return drawn
 
 

@@ -1,89 +1,93 @@
-"""The pictures and tables of a run folder."""
+"""From a run folder to its report and model card."""
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from matplotlib.figure import Figure
+from maskserve.core.manifest import Manifest
+from maskserve.datasets import Dataset
+from maskserve.evaluation import measure, read_predictions
+from maskserve.reporting.evaluation import examine
+from maskserve.reporting.history import merge_logs, write_curves
+from maskserve.reporting.run import RunSummary, write_model_card, write_run_report
+from maskserve.training.config import TrainSettings
+from maskserve.training.record import RunRecord, Validation, read_record, read_validation
 
-from maskserve.runtime.files import replacing
+__all__ = ["CARD_FILE", "PREDICTIONS_FILE", "write_card", "write_reports"]
 
-__all__ = ["draw_curves", "merge_metrics", "read_metrics"]
-
-METRICS_FILE = "metrics.csv"
-
-_LOSSES = {
-    "loss_objectness": "proposals: object or not",
-    "loss_rpn_box_reg": "proposals: box",
-    "loss_classifier": "class",
-    "loss_box_reg": "box",
-    "loss_mask": "mask",
-}
+PREDICTIONS_FILE = "predictions.json"
+CARD_FILE = "MODEL_CARD.md"
 
 
-def merge_metrics(run: Path) -> None:
-    """One ``metrics.csv`` from Lightning's logs: a row a step, later starts taking precedence.
+def write_reports(run: Path, dataset: Dataset) -> Path:
+    """Bring everything in a run folder that is for people up to date.
 
-    Lightning writes a log for each start and a row for each call; a run that was killed and
-    resumed did some steps twice.
+    Args:
+        run: A run folder with a validation.
+        dataset: Its validation photos.
+
+    Returns:
+        The report.
+
+    Raises:
+        TrainingError: The folder holds no run, or one without a first validation.
+        DatasetError: Its predictions are missing, or of other photos.
+        ImageError: A photo cannot be read.
+        OutputError: A file cannot be written.
     """
-    rows: dict[int, dict[str, str]] = {}
-    logs = run / "logs"
-    for start in range(len(list(logs.glob("start_*")))):
-        path = logs / f"start_{start}" / METRICS_FILE
-        if not path.exists():
-            continue
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                filled = {key: value for key, value in row.items() if value}
-                rows.setdefault(int(row["step"]), {}).update(filled)
-    columns = sorted({key for row in rows.values() for key in row} - {"step", "epoch"})
-    with (
-        replacing(run / METRICS_FILE) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, ["step", *columns], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows[step] for step in sorted(rows))
+    record, validation = read_record(run), read_validation(run)
+    metrics = measure(dataset, read_predictions(run / PREDICTIONS_FILE, dataset))
+    summary = _summarise(record, validation, record.manifest(validation))
+    merge_logs(run)
+    write_curves(run)
+    write_model_card(run / CARD_FILE, summary)
+    return write_run_report(run, summary, examine(dataset, metrics, min_score=validation.min_score))
 
 
-def read_metrics(run: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of each column of ``metrics.csv`` that has any."""
-    curves: dict[str, tuple[list[int], list[float]]] = {}
-    with (run / METRICS_FILE).open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for column, value in row.items():
-                if column != "step" and value:
-                    steps, values = curves.setdefault(column, ([], []))
-                    steps.append(int(row["step"]))
-                    values.append(float(value))
-    return curves
+def write_card(run: Path, path: Path, manifest: Manifest) -> None:
+    """Write a run's model card for a bundle, whose manifest may say more than the run does.
+
+    Raises:
+        TrainingError: The folder holds no run, or one without a first validation.
+        OutputError: The file cannot be written.
+    """
+    write_model_card(path, _summarise(read_record(run), read_validation(run), manifest))
 
 
-def draw_curves(run: Path) -> None:
-    """``curves.png``: losses, their parts, and validation AP against steps."""
-    curves = read_metrics(run)
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    total, parts, quality = figure.subplots(1, 3)
-    for column, label in (("loss", "training"), ("val_loss", "validation")):
-        if column in curves:
-            total.plot(*curves[column], label=label)
-    for column, label in _LOSSES.items():
-        if column in curves:
-            parts.plot(*curves[column], label=label)
-    for column, label in (("val_mask_ap", "masks"), ("val_box_ap", "boxes")):
-        if column in curves:
-            quality.plot(*curves[column], marker="o", label=label)
-    total.set_title("Loss")
-    parts.set_title("Parts of the training loss")
-    quality.set(title="AP on validation photos", ylim=(0, 100))
-    for axes in (total, parts, quality):
-        axes.set_xlabel("steps")
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
-    for axes in (total, parts):
-        axes.set_yscale("log")
-    with replacing(run / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=120)
+def _summarise(record: RunRecord, validation: Validation, manifest: Manifest) -> RunSummary:
+    tested = validation.false_finds.get("test")
+    return RunSummary(
+        manifest=manifest,
+        changed_settings=_changed(record.settings),
+        train=record.train_counts,
+        backgrounds=record.backgrounds,
+        val=record.val_counts,
+        step=validation.step,
+        planned_steps=record.settings.steps,
+        seconds=validation.seconds,
+        f1=validation.f1,
+        coverage_error=validation.coverage_error,
+        false_finds=(tested.photos, tested.instances) if tested and tested.photos else None,
+    )
+
+
+def _changed(settings: TrainSettings) -> dict[str, Any]:
+    """Settings that differ from the defaults, by dotted key; of files and folders the name."""
+    defaults = _flatten(TrainSettings().model_dump(mode="json"))
+    return {
+        key: Path(value).name if key == "init" or key.endswith(".folder") else value
+        for key, value in _flatten(settings.model_dump(mode="json")).items()
+        if value != defaults.get(key) and key != "loggers"
+    }
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            values |= _flatten(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values

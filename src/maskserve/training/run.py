@@ -1,21 +1,26 @@
 """A training run and its folder.
 
-RUN/settings.json        resolved settings, data, split, initial weights, machine
-RUN/metrics.csv          losses and validation AP by step
-RUN/curves.png           the same as a picture
-RUN/gallery.jpg          validation photos: annotated, and predicted
-RUN/validation.json      AP and calibrated threshold of the last validation
-RUN/weights.safetensors  averaged weights of the last validation
-RUN/last.ckpt            everything that --resume needs
-RUN/logs/                Lightning's own log of each start
+RUN/settings.json          resolved settings, data, split, initial weights, machine
+RUN/report.html            everything worth looking at, on one page; written at the end
+RUN/MODEL_CARD.md          what others should know of the model; written at the end
+RUN/results.csv            losses, learning rate and validation AP by step
+RUN/curves.png             the same as a picture
+RUN/training-examples.jpg  the first examples as the network sees them
+RUN/gallery.jpg            validation photos: annotated, and predicted
+RUN/validation.json        AP and calibrated threshold of the last validation
+RUN/predictions.json       what was found on the validation photos, as COCO results
+RUN/weights.safetensors    averaged weights of the last validation
+RUN/probe.jpg              the validation photo that export compares by
+RUN/last.ckpt              everything that --resume needs
+RUN/logs/                  Lightning's own log of each start; others beside it, if asked for
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
+import time
 import warnings
 from datetime import UTC, datetime
 from functools import partial
@@ -30,94 +35,54 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     RichProgressBar,
 )
-from lightning.pytorch.loggers import CSVLogger
-from pydantic import BaseModel, ConfigDict
+from lightning.pytorch.loggers import CSVLogger, Logger
 from rich.console import Console
 from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
 
-from maskserve.core.errors import TrainingError
-from maskserve.core.manifest import Manifest, Postprocess, Provenance
+from maskserve.core.errors import DatasetError, TrainingError
+from maskserve.core.manifest import Manifest
 from maskserve.datasets import Dataset, Sample, available_splits, load_dataset, split_dataset
-from maskserve.evaluation import evaluate
+from maskserve.evaluation import coverage_error, evaluate, judge_photos, write_predictions
 from maskserve.evaluation.calibration import calibrate_threshold
+from maskserve.evaluation.coco import MIN_SCORE, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
 from maskserve.models.checkpoint import read_weights, write_weights
+from maskserve.reporting.history import merge_logs, write_curves
+from maskserve.reporting.run import EXAMPLES_FILE, count_photos
+from maskserve.reporting.wording import quantity
 from maskserve.runtime.files import write_file
 from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.predictor import EnginePredictor
 from maskserve.training.config import TrainSettings, settings_sha256
-from maskserve.training.data import StepSampler, TrainingExamples, ValidationExamples, collate
+from maskserve.training.data import (
+    Backgrounds,
+    StepSampler,
+    TrainingExamples,
+    ValidationExamples,
+    collate,
+    divide_backgrounds,
+)
+from maskserve.training.loggers import make_loggers
 from maskserve.training.module import MaskRcnnModule
-from maskserve.training.report import draw_curves, merge_metrics
+from maskserve.training.preview import draw_examples
+from maskserve.training.record import (
+    SETTINGS_FILE,
+    VALIDATION_FILE,
+    FalseFinds,
+    RunRecord,
+    Validation,
+    read_record,
+    read_validation,
+)
+from maskserve.training.report import PREDICTIONS_FILE, write_reports
 
-__all__ = ["PROBE_FILE", "RunRecord", "Validation", "load_run", "load_run_predictor", "train"]
+__all__ = ["PROBE_FILE", "load_run", "load_run_predictor", "report_run", "train"]
 
-SETTINGS_FILE = "settings.json"
-VALIDATION_FILE = "validation.json"
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "last.ckpt"
 PROBE_FILE = "probe.jpg"
-
-_MAX_INSTANCES = 100
-
-
-class RunRecord(BaseModel):
-    """``settings.json``: all that is needed to understand a run or to do it again."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    settings: TrainSettings
-    settings_sha256: str
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    data: str
-    train_photos: tuple[str, ...]
-    val_photos: tuple[str, ...]
-    initial_weights: str
-    started: str
-    machine: str
-
-    def manifest(self, validation: Validation | None = None) -> Manifest:
-        """The run's model as the predictor and the bundle describe it; without files."""
-        settings = self.settings
-        postprocess = Postprocess(max_instances=_MAX_INSTANCES)
-        metrics = {}
-        if validation is not None:
-            postprocess = postprocess.model_copy(update={"min_score": validation.min_score})
-            metrics = {_quantity(len(self.val_photos), "validation photo"): validation.metrics}
-        return Manifest(
-            name=settings.name,
-            version=self.started[:10].replace("-", "."),
-            licence="unknown",
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            backbone=settings.model,
-            classes=self.classes,
-            category_ids=self.category_ids,
-            preprocess=settings.preprocess,
-            postprocess=postprocess,
-            metrics=metrics,
-            provenance=Provenance(
-                data=self.data,
-                initial_weights=self.initial_weights,
-                settings=settings.model_dump(mode="json"),
-                settings_sha256=self.settings_sha256,
-                seed=settings.seed,
-                trained_on=f"{self.machine}, started {self.started}",
-            ),
-            files={},
-        )
-
-
-class Validation(BaseModel):
-    """``validation.json``: what the weights beside it reach on the validation photos."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    step: int
-    min_score: float
-    metrics: dict[str, dict[str, float]]
 
 
 def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = False) -> Validation:
@@ -125,29 +90,49 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
 
     Args:
         settings: Everything that decides the outcome.
-        data: A data set's folder. Training uses its split ``train``, or all of it if it is not
-            divided; see ``val_split`` for the validation photos.
+        data: A data set's folder. Training uses its split ``train``, its only split, or all of
+            it if it is not divided; see ``val_split`` for the validation photos.
         out: The run folder; new or empty unless ``resume``.
         resume: Go on from the last checkpoint in ``out``, with the same settings.
 
     Raises:
         DatasetError: The data cannot be used.
         TrainingError: ``out`` holds another run, or training diverged.
+        MissingExtraError: The package of a logger is not installed.
     """
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     train_set, val_set = _load_splits(settings, data)
+    extra = _load_extra(settings, train_set)
+    backgrounds = Backgrounds()
+    if settings.backgrounds is not None:
+        backgrounds = divide_backgrounds(settings.backgrounds, seed=settings.seed)
     torch.manual_seed(settings.seed)
     model = build_model(
-        settings.model, classes=len(train_set.categories), preprocess=settings.preprocess
+        settings.model,
+        classes=len(train_set.categories),
+        preprocess=settings.preprocess,
+        design=settings.design,
     )
+    examples = TrainingExamples(train_set, settings, backgrounds=backgrounds.train, extra=extra)
     checkpoint = _find_checkpoint(out, settings, resume=resume)
+    loggers = _make_loggers(settings, out)
     if checkpoint is not None:
-        record = _read_record(out)
+        record = read_record(out)
         console.print(f"Resuming {out} from its last checkpoint.")
     else:
         initial = initialise(model, settings.model, settings.init)
-        record = _describe(settings, train_set, val_set, initial)
+        record = _describe(
+            settings,
+            data,
+            train_set=train_set,
+            val_set=val_set,
+            extra=extra,
+            backgrounds=backgrounds,
+            initial_weights=initial,
+        )
         write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
+        drawn = draw_examples(examples, record.classes, settings.preprocess)
+        write_image(out / EXAMPLES_FILE, drawn)
         write_image(out / PROBE_FILE, read_image(_fullest(val_set).image_path))
     console.print(
         f"Training {settings.model} ({record.initial_weights}) on {_count(train_set)}; "
@@ -158,27 +143,47 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=r".*lightning\.pytorch.*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # advertisements
-        _trainer(settings, out, _Validator(out, record, val_set, console)).fit(
+        validator = _Validator(out, record, val_set, backgrounds, console)
+        _trainer(settings, out, loggers, validator).fit(
             MaskRcnnModule(model, settings),
-            _train_loader(train_set, settings),
+            _train_loader(examples, settings),
             DataLoader(ValidationExamples(val_set, settings.preprocess), collate_fn=collate),
             ckpt_path=checkpoint,
             weights_only=True,
         )
-    merge_metrics(out)  # Lightning has logged the last validation only now
-    draw_curves(out)
-    console.print(f"Done: {out}. Next: maskserve export {out} --out BUNDLE")
-    return _read_validation(out)
+    report = write_reports(out, val_set)  # Lightning has logged the last validation only now
+    console.print(f"Done. Look at {report}. Next: maskserve export {out} --out BUNDLE")
+    return read_validation(out)
 
 
 class _Validator(Callback):
     """Measures the averaged weights, keeps them, and brings the run folder up to date."""
 
-    def __init__(self, out: Path, record: RunRecord, dataset: Dataset, console: Console) -> None:
+    def __init__(
+        self,
+        out: Path,
+        record: RunRecord,
+        dataset: Dataset,
+        backgrounds: Backgrounds,
+        console: Console,
+    ) -> None:
         self._out = out
         self._record = record
         self._dataset = dataset
+        self._backgrounds = backgrounds
         self._console = console
+        earlier = (out / VALIDATION_FILE).exists()
+        self._seconds_before = read_validation(out).seconds if earlier else 0.0
+        self._started = time.monotonic()
+
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,  # noqa: ARG002 -- Lightning's signature
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        pl_module.log("learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -187,14 +192,38 @@ class _Validator(Callback):
         model, step = pl_module.model, trainer.global_step
         predictor = _predictor(model, self._record.manifest())
         metrics = evaluate(predictor, self._dataset)
-        min_score = calibrate_threshold(self._dataset, metrics.predictions).threshold
-        result = Validation(step=step, min_score=min_score, metrics=metrics.summary())
+        limit = self._record.settings.backgrounds
+        calibration = calibrate_threshold(
+            self._dataset,
+            metrics.predictions,
+            backgrounds=predict_photos(predictor, self._backgrounds.val, min_score=MIN_SCORE),
+            max_false_per_photo=limit.max_false_per_photo if limit else 0.0,
+        )
+        min_score = calibration.threshold
+        photos = judge_photos(self._dataset, metrics.predictions, min_score=min_score)
+        false_finds = {}
+        if step >= self._record.settings.steps:  # the rest of the photos is for the end alone
+            for part, empty in (("val", self._backgrounds.val), ("test", self._backgrounds.test)):
+                found = predict_photos(predictor, empty, min_score=min_score)
+                false_finds[part] = FalseFinds(
+                    photos=len(empty), instances=sum(len(instances) for instances in found)
+                )
+        result = Validation(
+            step=step,
+            seconds=self._seconds_before + time.monotonic() - self._started,
+            min_score=min_score,
+            f1=calibration.f1,
+            coverage_error=coverage_error(photos),
+            metrics=metrics.summary(),
+            false_finds=false_finds,
+        )
         write_weights(self._out / WEIGHTS_FILE, model.state_dict())
         write_file(self._out / VALIDATION_FILE, result.model_dump_json(indent=2) + "\n")
+        write_predictions(self._out / PREDICTIONS_FILE, self._dataset, metrics.predictions)
         gallery = draw_gallery(self._dataset, metrics.predictions, min_score=min_score)
         write_image(self._out / "gallery.jpg", gallery)
-        merge_metrics(self._out)
-        draw_curves(self._out)
+        merge_logs(self._out)
+        write_curves(self._out)
         mask_ap, box_ap = metrics.segm["AP"] or 0.0, metrics.bbox["AP"] or 0.0
         self._console.print(
             f"step {step}: mask AP {mask_ap:.1f}, box AP {box_ap:.1f}, "
@@ -210,11 +239,12 @@ def load_run(run: Path) -> tuple[MaskRCNN, Manifest]:
         TrainingError: The folder holds no run, or one without a first validation.
         ParameterError: The weights do not belong to the settings.
     """
-    record, validation = _read_record(run), _read_validation(run)
+    record, validation = read_record(run), read_validation(run)
     model = build_model(
         record.settings.model,
         classes=len(record.classes),
         preprocess=record.settings.preprocess,
+        design=record.settings.design,
     )
     model.load_state_dict(read_weights(run / WEIGHTS_FILE))
     return model.eval(), record.manifest(validation)
@@ -223,6 +253,37 @@ def load_run(run: Path) -> tuple[MaskRCNN, Manifest]:
 def load_run_predictor(run: Path) -> EnginePredictor:
     """A predictor that runs a run's weights in torch; see :func:`load_run` for errors."""
     return _predictor(*load_run(run))
+
+
+def report_run(run: Path, *, data: Path | None = None) -> Path:
+    """Write the report, the model card, the table and the curves of a run again.
+
+    Args:
+        run: A run folder with a validation.
+        data: Where the data set lies now; by default where it was when the run began.
+
+    Returns:
+        The report.
+
+    Raises:
+        TrainingError: The folder holds no run or no validation, or the data is another one.
+        DatasetError: The data or the predictions cannot be used.
+        OutputError: A file cannot be written.
+    """
+    record = read_record(run)
+    folder = data or Path(record.data_folder)
+    if not folder.is_dir():
+        raise TrainingError(
+            f"The photos of {run} are not in {folder}.",
+            hint=f"Say where they are: maskserve report {run} --data DIR",
+        )
+    _, val_set = _load_splits(record.settings, folder)
+    if tuple(sample.image_path.name for sample in val_set.samples) != record.val_photos:
+        raise TrainingError(
+            f"{folder} holds other validation photos than those of {run}.",
+            hint=f"Name the data set that it was trained on: maskserve report {run} --data DIR",
+        )
+    return write_reports(run, val_set)
 
 
 def _predictor(model: MaskRCNN, manifest: Manifest) -> EnginePredictor:
@@ -239,10 +300,27 @@ def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]
         class_attribute=settings.class_attribute,
     )
     splits = available_splits(data, format=settings.data_format)
-    train_set = load(split="train" if splits else None)
+    only_split = splits[0] if len(splits) == 1 else None
+    train_set = load(split=only_split or ("train" if splits else None))
     if settings.val_split is not None:
         return train_set, load(split=settings.val_split)
     return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.seed)
+
+
+def _load_extra(settings: TrainSettings, dataset: Dataset) -> Dataset | None:
+    if settings.extra is None:
+        return None
+    extra = load_dataset(
+        Path(settings.extra.folder),
+        split=settings.extra.split,
+        class_name=settings.class_name or dataset.categories.names[0],
+    )
+    if extra.categories.names != dataset.categories.names:
+        raise DatasetError(
+            f"{settings.extra.folder} has the classes {', '.join(extra.categories.names)}, but "
+            f"the training photos have {', '.join(dataset.categories.names)}."
+        )
+    return extra
 
 
 def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Path | None:
@@ -255,7 +333,7 @@ def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Pat
         raise TrainingError(
             f"{out} already holds a run.", hint="Name another folder, or add --resume to go on."
         )
-    if _read_record(out).settings_sha256 != settings_sha256(settings):
+    if read_record(out).settings_sha256 != settings_sha256(settings):
         raise TrainingError(
             f"The settings differ from those of the run in {out}.",
             hint=f"Go on with the same settings ({out / SETTINGS_FILE}), or name another folder.",
@@ -265,16 +343,27 @@ def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Pat
 
 
 def _describe(
-    settings: TrainSettings, train_set: Dataset, val_set: Dataset, initial_weights: str
+    settings: TrainSettings,
+    data: Path,
+    *,
+    train_set: Dataset,
+    val_set: Dataset,
+    extra: Dataset | None,
+    backgrounds: Backgrounds,
+    initial_weights: str,
 ) -> RunRecord:
     return RunRecord(
         settings=settings,
         settings_sha256=settings_sha256(settings),
         classes=train_set.categories.names,
         category_ids=train_set.categories.category_ids,
-        data=_count(train_set),
+        data="; ".join(_count(part) for part in (train_set, extra) if part is not None),
+        data_folder=str(data.resolve()),
         train_photos=tuple(sample.image_path.name for sample in train_set.samples),
+        train_counts=count_photos(train_set),
         val_photos=tuple(sample.image_path.name for sample in val_set.samples),
+        val_counts=count_photos(val_set),
+        backgrounds=len(backgrounds.train),
         initial_weights=initial_weights,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
@@ -288,16 +377,12 @@ def _fullest(dataset: Dataset) -> Sample:
 
 def _count(dataset: Dataset) -> str:
     instances = sum(len(sample.annotations) for sample in dataset.samples)
-    return f"{dataset.name}: {_quantity(len(dataset), 'photo')}, {_quantity(instances, 'instance')}"
+    return f"{dataset.name}: {quantity(len(dataset), 'photo')}, {quantity(instances, 'instance')}"
 
 
-def _quantity(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _train_loader(dataset: Dataset, settings: TrainSettings) -> DataLoader[Any]:
+def _train_loader(examples: TrainingExamples, settings: TrainSettings) -> DataLoader[Any]:
     return DataLoader(
-        TrainingExamples(dataset, settings),
+        examples,
         batch_size=settings.batch_size,
         sampler=StepSampler(settings.steps_per_epoch * settings.batch_size),
         num_workers=settings.workers,
@@ -306,13 +391,21 @@ def _train_loader(dataset: Dataset, settings: TrainSettings) -> DataLoader[Any]:
     )
 
 
-def _trainer(settings: TrainSettings, out: Path, validator: Callback) -> lightning.Trainer:
+def _make_loggers(settings: TrainSettings, out: Path) -> list[Logger]:
+    start = f"start_{len(list((out / 'logs').glob('start_*')))}"
+    others = make_loggers(settings.loggers, out, model=settings.name, version=start)
+    table = CSVLogger(out, name="logs", version=start, flush_logs_every_n_steps=1)
+    return [table, *others]
+
+
+def _trainer(
+    settings: TrainSettings, out: Path, loggers: list[Logger], validator: Callback
+) -> lightning.Trainer:
     averaged_steps = max(min(settings.ema_steps, settings.steps // 10), 1)
-    starts = len(list((out / "logs").glob("start_*")))
     return lightning.Trainer(
         max_epochs=settings.epochs,
         precision="bf16-mixed" if _use_bf16(settings) else "32-true",
-        logger=CSVLogger(out, name="logs", version=f"start_{starts}"),
+        logger=loggers,
         log_every_n_steps=min(10, settings.steps_per_epoch),
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -340,25 +433,3 @@ def _use_bf16(settings: TrainSettings) -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-
-
-def _read_record(run: Path) -> RunRecord:
-    """``settings.json`` of a run folder; TrainingError if it is missing or damaged."""
-    return RunRecord.model_validate(_read_json(run, SETTINGS_FILE))
-
-
-def _read_validation(run: Path) -> Validation:
-    """``validation.json`` of a run folder; TrainingError if it is missing or damaged."""
-    return Validation.model_validate(_read_json(run, VALIDATION_FILE))
-
-
-def _read_json(run: Path, name: str) -> Any:
-    try:
-        return json.loads((run / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TrainingError(
-            f"{run} holds no {name}, so it is not a run folder, or its training never came to "
-            "a first validation."
-        ) from None
-    except ValueError as error:
-        raise TrainingError(f"{run / name} is not JSON: {error}.") from None

@@ -8,6 +8,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from maskserve.api import server
-from maskserve.cli.extras import train_extra
+from maskserve.cli.extras import report_extra, train_extra
 from maskserve.core.errors import MissingExtraError
 from maskserve.runtime import bundle as bundle_module
 from maskserve.runtime.image_io import write_image
@@ -24,9 +25,13 @@ from maskserve.runtime.image_io import write_image
 Run = Callable[..., CompletedProcess[str]]
 
 PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
-TRAIN_PACKAGES = [
-    re.split("[<>=]", requirement)[0]
-    for requirement in PROJECT["project"]["optional-dependencies"]["train"]
+PACKAGES_OF_EXTRAS = [
+    (extra, re.split("[<>=]", requirement)[0])
+    for extra in (report_extra, train_extra)
+    for requirement in PROJECT["project"]["optional-dependencies"][
+        extra.__name__.removesuffix("_extra")
+    ]
+    if not requirement.startswith("maskserve[")
 ]
 
 
@@ -106,21 +111,6 @@ class TestModels:
         assert "No model is shipped" in run("models").stdout
 
 
-class TestData:
-    def test_sound_data(self, run: Run, data: Path) -> None:
-        result = run("data", "check", data)
-        assert (result.returncode, result.stdout) == (0, f"{data} is fine.\n")
-
-    def test_problems_exit_with_3(self, run: Run, data: Path) -> None:
-        (data / "val" / "photo.png").write_text("broken")
-        result = run("data", "check", data)
-        assert result.returncode == 3
-        assert "photo.png" in result.stderr
-
-    def test_no_folder(self, run: Run, tmp_path: Path) -> None:
-        assert run("data", "check", tmp_path / "nowhere").returncode == 3
-
-
 class TestEvaluate:
     def test_a_bundle(self, run: Run, data: Path, tiny_bundle: Path, tmp_path: Path) -> None:
         arguments = ("--data", data, "--out", tmp_path / "results", "--precision", "f32")
@@ -131,6 +121,36 @@ class TestEvaluate:
         # The weak second balloon, which is not there, comes after the true one.
         assert metrics["segm"]["AP"] == pytest.approx(100)
         assert metrics["bbox"]["AP50"] == pytest.approx(100)
+
+    def test_the_report_lies_beside_the_numbers(
+        self, run: Run, data: Path, tiny_bundle: Path, tmp_path: Path
+    ) -> None:
+        pytest.importorskip("matplotlib", reason="needs the extra “report”")
+        out = tmp_path / "results"
+        result = run("evaluate", tiny_bundle, "--data", data, "--out", out)
+        assert result.returncode == 0
+        assert str(out / "report.html") in result.stdout
+        assert "What goes wrong" in (out / "report.html").read_text(encoding="utf-8")
+        (found, *_) = json.loads((out / "predictions.json").read_text())
+        assert found["score"] == pytest.approx(0.9, abs=0.01)
+
+    def test_without_matplotlib_the_numbers_are_written_all_the_same(
+        self,
+        run: Run,
+        data: Path,
+        tiny_bundle: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for name in list(sys.modules):
+            if name.startswith(("maskserve.reporting", "matplotlib")):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        out = tmp_path / "results"
+        result = run("evaluate", tiny_bundle, "--data", data, "--out", out)
+        assert result.returncode == 0
+        assert "pip install 'maskserve[report]'" in result.stderr
+        assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "predictions.json"]
 
     def test_data_that_is_not_divided_needs_no_split(
         self, run: Run, data: Path, tiny_bundle: Path
@@ -176,6 +196,65 @@ class TestEvaluate:
         assert "A run is always measured in float32." in words
 
 
+class TestCompare:
+    @pytest.fixture
+    def compare(
+        self, run: Run, data: Path, tiny_bundle: Path, make_bundle: Callable[[str], Path]
+    ) -> Callable[..., CompletedProcess[str]]:
+        models = (tiny_bundle, make_bundle("other"))
+        quick = ("--rounds", 1, "--bootstrap", 10, "--precision", "f32")
+        return lambda *more: run("compare", *models, "--data", data, *quick, *more)
+
+    def test_a_table_and_three_files(
+        self, compare: Callable[..., CompletedProcess[str]], tmp_path: Path
+    ) -> None:
+        pytest.importorskip("matplotlib", reason="the page needs the extra “report”")
+        cited = tmp_path / "cited.toml"
+        cited.write_text(
+            "[[model]]\nname = 'Theirs'\nsource = 'a paper'\ndata = 'photos'\nsegm = {AP = 12.3}\n"
+        )
+        result = compare("--out", tmp_path / "compared", "--cite", cited)
+        assert result.returncode == 0
+        for text in ("tiny-bundle", "other-bundle", "mask AP50", "peak memory", "mask AP 12.3"):
+            assert text in result.stdout
+        files = sorted(path.name for path in (tmp_path / "compared").iterdir())
+        assert files == ["comparison.csv", "comparison.html", "comparison.md"]
+        assert "--bootstrap 10" in (tmp_path / "compared" / "comparison.html").read_text()
+
+    def test_nothing_is_cited_unasked(self, compare: Callable[..., CompletedProcess[str]]) -> None:
+        result = compare()
+        assert result.returncode == 0
+        assert "Reported by others" not in result.stdout
+
+    def test_a_wrong_file_is_found_before_the_long_work(
+        self, run: Run, tmp_path: Path, data: Path
+    ) -> None:
+        cite = ("--cite", tmp_path / "nowhere.toml")
+        result = run("compare", "no-such-model", "--data", data, *cite)
+        assert result.returncode == 2
+        assert "nowhere.toml cannot be read" in result.stderr
+
+    def test_classes_that_no_model_finds_exit_with_3(
+        self, compare: Callable[..., CompletedProcess[str]]
+    ) -> None:
+        result = compare("--class-name", "dog")
+        assert result.returncode == 3
+        assert "tiny-bundle: The model finds “balloon”, “kite”, but" in result.stderr
+
+    def test_the_page_needs_the_extra(
+        self,
+        compare: Callable[..., CompletedProcess[str]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        for name in [name for name in sys.modules if name.startswith("maskserve.reporting")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        result = compare("--out", tmp_path / "compared")
+        assert result.returncode == 5
+        assert "pip install 'maskserve[report]'" in result.stderr
+
+
 class TestTrainExtra:
     @pytest.fixture(autouse=True)
     def no_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +269,7 @@ class TestTrainExtra:
         [
             ("train", "--data", "data", "--out", "run"),
             ("export", "run", "--out", "bundle"),
+            ("report", "run"),
             ("evaluate", "run", "--data", "{data}"),
         ],
         ids=lambda arguments: arguments[0],
@@ -210,12 +290,12 @@ class TestTrainExtra:
         assert "pip install 'maskserve[train]'" in result.stderr
 
 
-@pytest.mark.parametrize("package", TRAIN_PACKAGES)
+@pytest.mark.parametrize(("extra", "package"), PACKAGES_OF_EXTRAS)
 def test_every_package_of_the_extra_is_named_if_it_is_missing(
-    package: str, monkeypatch: pytest.MonkeyPatch
+    extra: Callable[[], AbstractContextManager[None]], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=f"needs {package},"), train_extra():
+    with pytest.raises(MissingExtraError, match=f"needs {package},"), extra():
         importlib.import_module(package)
 
 
@@ -238,12 +318,26 @@ class TestTrainAndExport:
             *("train", "--data", "data", "--out", "run", "--config", config),
             *("--seed", 9, "--model", "resnet50", "--resume"),
             *("--class-attribute", "kind", "--format", "via"),
+            *("--log-to", "tensorboard", "--log-to", "mlflow"),
         )
         assert result.returncode == 0
         ((settings, arguments),) = calls
         assert (settings.steps, settings.seed, settings.model) == (7, 9, "resnet50")
         assert (settings.class_attribute, settings.data_format) == ("kind", "via")
+        assert settings.loggers == ("tensorboard", "mlflow")
         assert arguments == {"data": Path("data"), "out": Path("run"), "resume": True}
+
+    def test_a_logger_that_is_not_known_exits_with_2(self, run: Run) -> None:
+        result = run("train", "--data", "data", "--out", "run", "--log-to", "paper")
+        assert result.returncode == 2
+        assert "tensorboard" in result.stderr
+
+    def test_a_report_of_a_folder_that_is_no_run_exits_with_6(
+        self, run: Run, tmp_path: Path
+    ) -> None:
+        result = run("report", tmp_path)
+        assert result.returncode == 6
+        assert "settings.json" in result.stderr
 
     def test_a_bad_setting_exits_with_2(self, run: Run, tmp_path: Path) -> None:
         config = tmp_path / "recipe.toml"

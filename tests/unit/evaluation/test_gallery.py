@@ -8,8 +8,14 @@ import pytest
 
 from maskserve.core import Instances
 from maskserve.core.errors import ParameterError
+from maskserve.core.predictor import Image
 from maskserve.datasets import Dataset
-from maskserve.evaluation import annotated_instances, draw_gallery, write_gallery
+from maskserve.evaluation import (
+    annotated_instances,
+    draw_gallery,
+    draw_panel,
+    write_gallery,
+)
 from maskserve.runtime.image_io import read_image
 
 BALL = (20, 20, 80, 80)
@@ -59,6 +65,28 @@ def test_only_confident_predictions_are_drawn_beside_the_annotations(
     assert not np.array_equal(annotated[50, 50], plain[50, 50])
     assert np.array_equal(annotated[50, 50], shown[50, 50])
     assert np.array_equal(panels(0.7)[1], plain)
+
+
+@pytest.fixture
+def grey() -> Image:
+    return np.full((100, 120, 3), 128, dtype=np.uint8)
+
+
+def test_a_panel_fits_into_its_cell(grey: Image, make_instances: Callable[..., Instances]) -> None:
+    assert draw_panel(grey, make_instances(), cell_size=(50, 300)).shape == (50, 60, 3)
+    assert draw_panel(grey, make_instances(), cell_size=(300, 240)).shape == (200, 240, 3)
+
+
+def test_a_panel_of_a_window_shows_what_lies_in_it(
+    grey: Image, make_instances: Callable[..., Instances]
+) -> None:
+    found = make_instances(("ball", BALL, 0.9), ("box", (100, 90, 110, 99), 0.8))
+    panel = draw_panel(grey, found, cell_size=(200, 200), window=(0, 0, 50, 50), labels=False)
+    assert panel.shape == (200, 200, 3)
+    assert np.array_equal(panel[40, 40], grey[0, 0])  # at (10, 10) of the photo
+    tint = panel[150, 150]
+    assert not np.array_equal(tint, grey[0, 0])
+    assert np.array_equal(tint, panel[180, 180])
 
 
 def test_empty_data_set_gives_an_empty_page(make_dataset: Callable[..., Dataset]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maskserve.core.errors import BundleCorruptError, EngineError
-from maskserve.runtime.openvino_engine import OpenVinoEngine
+from maskserve.runtime.openvino_engine import GraphCost, OpenVinoEngine, measure_cost
 
 
 @pytest.fixture
@@ -56,8 +56,66 @@ def test_threads_do_not_get_each_others_answers(engine: OpenVinoEngine) -> None:
 
 
 def test_f32_is_asked_of_openvino(model: bytes) -> None:
-    compiled = OpenVinoEngine(model, precision="f32")._model
-    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    assert OpenVinoEngine(model, precision="f32").arithmetic == "f32"
+
+
+def test_threads_are_told(model: bytes) -> None:
+    assert OpenVinoEngine(model, threads=1).threads == 1
+    assert OpenVinoEngine(model).threads >= 1
+
+
+@pytest.fixture
+def counted_model() -> bytes:
+    """Two convolutions, one of them depthwise, and a matrix product, with 3 + 4 + 20 weights."""
+    onnx = pytest.importorskip("onnx", reason="makes a graph")
+    helper = onnx.helper
+    shapes = {"pointwise": (1, 3, 1, 1), "depthwise": (1, 1, 2, 2), "matrix": (4, 5)}
+    weights = [
+        onnx.numpy_helper.from_array(np.ones(shape, np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["nhwc"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Transpose", ["nhwc"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "pointwise"], ["grey"]),
+        helper.make_node("Conv", ["grey", "depthwise"], ["small"], strides=[2, 2]),
+        helper.make_node("MatMul", ["small", "matrix"], ["answer"]),
+        helper.make_node("Identity", ["min_score"], ["threshold"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "counted",
+        [
+            value("image", onnx.TensorProto.UINT8, [1, "H", "W", 3]),
+            value("min_score", onnx.TensorProto.FLOAT, [1]),
+        ],
+        [
+            value("answer", onnx.TensorProto.FLOAT, None),
+            value("threshold", onnx.TensorProto.FLOAT, [1]),
+        ],
+        initializer=weights,
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("height", [2, 6])
+def test_operations_are_counted_for_the_size_of_the_photo(
+    counted_model: bytes, height: int
+) -> None:
+    photo = np.zeros((height, 8, 3), np.uint8)
+    pointwise, depthwise = height * 8 * 3, (height // 2) * 4 * 4
+    product = (height // 2) * 4 * 5
+    assert measure_cost(counted_model, photo, min_score=0) == GraphCost(
+        parameters=27, macs=pointwise + depthwise + product
+    )
+
+
+def test_what_is_no_graph_has_no_cost() -> None:
+    with pytest.raises(BundleCorruptError, match="OpenVINO cannot use the graph"):
+        measure_cost(b"no graph", np.zeros((4, 4, 3), np.uint8), min_score=0)
 
 
 def test_what_is_no_graph_is_refused_without_openvinos_source_lines() -> None:

@@ -65,9 +65,11 @@ def test_the_models_own_threshold_counts_unless_another_is_given(
     assert [min_score for _, min_score in spy.asked] == [0.7, 0.0]
 
 
-def test_both_stages_are_timed(photo: Image, manifest: Manifest) -> None:
+def test_every_stage_is_timed(photo: Image, manifest: Manifest) -> None:
     _, times = EnginePredictor(EngineSpy(), manifest).predict_timed(photo)
-    assert times.infer_ms > 0
+    assert times.preprocess_ms > 0
+    assert times.network_ms > 0
+    assert times.infer_ms == times.preprocess_ms + times.network_ms
     assert times.paste_ms > 0
 
 

@@ -1,8 +1,10 @@
-"""What a run is made of, up to its first step."""
+"""What a run is made of, and that it can be done again and gone on with."""
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from typing import Any
 import lightning
 import pytest
 
-from maskserve.core.errors import DatasetError
+from maskserve.core.errors import DatasetError, TrainingError
 from maskserve.datasets.synthetic import write_via_dataset
-from maskserve.training import TrainSettings, train
-from maskserve.training.run import RunRecord, Validation
+from maskserve.models.checkpoint import write_weights
+from maskserve.training import TrainSettings, Validation, run, train
+from maskserve.training.config import ExtraSettings
+from maskserve.training.record import RunRecord
 
 Start = Callable[[TrainSettings], RunRecord]
 
@@ -75,10 +79,81 @@ def test_the_format_that_is_named_is_read(start: Start, toys: Path, val_split: s
 def test_one_photo_is_told_in_the_singular(start: Start) -> None:
     record = start(TrainSettings(init="none"))
     assert record.data == "toys train (training part): 1 photo, 1 instance"
-    validation = Validation(step=1, min_score=0.5, metrics={})
+    validation = Validation(
+        step=1, seconds=1, min_score=0.5, f1=0, coverage_error=0, metrics={}, false_finds={}
+    )
     assert record.manifest(validation).metrics == {"1 validation photo": {}}
 
 
 def test_more_photos_are_told_in_the_plural(start: Start) -> None:
     record = start(TrainSettings(init="none", val_split="val"))
     assert record.data == "toys train: 2 photos, 2 instances"
+
+
+def test_the_model_gives_as_many_instances_as_the_settings_say(start: Start) -> None:
+    record = start(TrainSettings(init="none", max_instances=7))
+    assert record.manifest().postprocess.max_instances == 7
+
+
+def test_more_annotated_photos_are_told_of(start: Start, tmp_path: Path) -> None:
+    write_via_dataset(tmp_path / "drawn", train=3, val=1, size=(48, 64), instances_per_photo=1)
+    extra = ExtraSettings(folder=str(tmp_path / "drawn"), split="train")
+    record = start(TrainSettings(init="none", val_split="val", extra=extra))
+    assert record.data == "toys train: 2 photos, 2 instances; drawn train: 3 photos, 3 instances"
+
+
+def _losses(folder: Path) -> list[dict[str, str]]:
+    """All that was computed at each step, but for what the clock says."""
+    with (folder / "results.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
+    quick: TrainSettings, quick_run: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    train(quick, data=shapes_folder, out=tmp_path / "again")
+    losses = _losses(quick_run)
+    assert [row["step"] for row in losses] == ["1", "2"]
+    assert _losses(tmp_path / "again") == losses
+    train(quick.model_copy(update={"seed": 1}), data=shapes_folder, out=tmp_path / "other")
+    assert _losses(tmp_path / "other")[0]["loss"] != losses[0]["loss"]
+
+
+def test_a_run_that_failed_goes_on_as_if_nothing_had_happened(
+    quick: TrainSettings,
+    quick_run: Path,
+    shapes_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[Path] = []
+
+    def fail_the_second_time(path: Path, weights: Any) -> None:
+        if written:
+            raise OSError("The disk is full")
+        written.append(path)
+        write_weights(path, weights)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("maskserve.training.run.write_weights", fail_the_second_time)
+        with pytest.raises(OSError, match="full"):
+            train(quick, data=shapes_folder, out=tmp_path / "run")
+    train(quick, data=shapes_folder, out=tmp_path / "run", resume=True)
+    assert _losses(tmp_path / "run") == _losses(quick_run)
+    assert len(list((tmp_path / "run" / "logs").iterdir())) == 2
+
+
+def test_a_run_folder_holds_what_its_documentation_lists(quick_run: Path) -> None:
+    documented = re.findall(r"^RUN/([\w.-]+)", run.__doc__ or "", flags=re.MULTILINE)
+    assert sorted(path.name for path in quick_run.iterdir()) == sorted(documented)
+
+
+def test_a_folder_with_a_run_is_left_alone(
+    quick: TrainSettings, quick_run: Path, shapes_folder: Path
+) -> None:
+    with pytest.raises(TrainingError, match="already holds a run") as caught:
+        train(quick, data=shapes_folder, out=quick_run)
+    assert "--resume" in (caught.value.hint or "")
+    other = quick.model_copy(update={"learning_rate": 1e-5})
+    with pytest.raises(TrainingError, match="settings differ"):
+        train(other, data=shapes_folder, out=quick_run, resume=True)

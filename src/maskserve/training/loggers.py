@@ -1,0 +1,46 @@
+"""Where Lightning logs losses and AP besides the run's own table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from maskserve.core.errors import MissingExtraError
+
+__all__ = ["LoggerName", "make_loggers"]
+
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def make_loggers(
+    names: Sequence[LoggerName], run: Path, *, model: str, version: str
+) -> list[Logger]:
+    """Lightning's own loggers, which read their packages' usual environment variables.
+
+    Args:
+        names: Which of them.
+        run: The run folder, into which those write that write files.
+        model: What the model is called.
+        version: Tells the starts of a run apart.
+
+    Raises:
+        MissingExtraError: The package of one is not installed.
+    """
+    return [_make_logger(name, run, model=model, version=version) for name in names]
+
+
+def _make_logger(name: LoggerName, run: Path, *, model: str, version: str) -> Logger:
+    try:
+        if name == "tensorboard":
+            return TensorBoardLogger(run, name="tensorboard", version=version)
+        if name == "wandb":
+            return WandbLogger(name=f"{run.name} {version}", project=model, save_dir=run)
+        return MLFlowLogger(model, run_name=f"{run.name} {version}", save_dir=str(run / "mlruns"))
+    except ModuleNotFoundError:
+        raise MissingExtraError(
+            f"Logging to {name} needs a package that is not installed.",
+            hint=f"Install it with: pip install {name}",
+        ) from None
