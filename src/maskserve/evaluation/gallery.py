@@ -27,6 +27,10 @@ Window = tuple[int, int, int, int]
 _GAP_PX = 6
 _CAPTION_PX = 24
 _FONT_PX = 15
+_LONGEST_NAME = 30
+_MOST_LABELS = 12
+"""More instances than that would disappear behind their labels."""
+
 _INK = (40, 40, 40)
 _PAPER = (255, 255, 255)
 
@@ -160,13 +164,20 @@ def _draw_pair(
     caption = ImageDraw.Draw(pair)
     font = ImageFont.load_default(_FONT_PX)
     for left, title, instances in (
-        (0, f"{sample.image_path.name}: {len(annotated)} annotated", annotated),
+        (0, f"{_shorten(sample.image_path.name)}: {len(annotated)} annotated", annotated),
         (cell_size[1] + _GAP_PX, f"{len(found)} found", found),
     ):
         caption.text((left, 2), title, _INK, font)
-        panel = draw_panel(image, instances, cell_size=cell_size)
+        labels = len(instances) <= _MOST_LABELS
+        panel = draw_panel(image, instances, cell_size=cell_size, labels=labels)
         pair.paste(PillowImage.fromarray(panel), (left, _CAPTION_PX))
     return pair
+
+
+def _shorten(name: str) -> str:
+    """Hashes as names are common, and longer than a photo is wide."""
+    kept = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:kept]}…{name[-kept:]}"
 
 
 def _cut_out(instances: Instances, window: Window) -> Instances:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,20 @@ def test_pairs_are_laid_out_in_rows(
         dataset, [make_instances()] * photos, min_score=0.5, limit=6, cell_size=(60, 90)
     )
     assert picture.shape == (rows * (60 + 24 + 6) + 6, columns * (2 * 90 + 6 + 6) + 6, 3)
+
+
+def test_long_names_stay_over_their_own_photo(
+    make_dataset: Callable[..., Dataset], make_instances: Callable[..., Instances]
+) -> None:
+    dataset = make_dataset([("ball", BALL)])
+    sample = dataset.samples[0]
+    path = sample.image_path.with_stem("0123456789abcdef" * 5)
+    sample.image_path.rename(path)
+    renamed = replace(dataset, samples=(replace(sample, image_path=path),))
+    picture = draw_gallery(renamed, [make_instances()], min_score=0.5)
+    gap = picture[6 : 6 + 24, 6 + 400 : 6 + 400 + 6]
+    assert (gap == 255).all()
+    assert (picture[6 : 6 + 24, 6 : 6 + 400] < 255).any()
 
 
 def test_only_confident_predictions_are_drawn_beside_the_annotations(
