@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
+from maskserve.runtime.bundle import shipped_bundles
 from maskserve.runtime.files import read_toml
 
 __all__ = ["ENVIRONMENT_PREFIX", "ServerSettings", "read_environment", "resolve_settings"]
@@ -25,8 +26,11 @@ class ServerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    models: Annotated[tuple[str, ...], Field(min_length=1)] = ("balloon",)
-    """Names of shipped models or paths of bundles; the first is the default."""
+    models: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        default_factory=lambda: tuple(shipped_bundles())
+    )
+    """Names of shipped models, by default all of them, or paths of bundles; the first is the
+    default model."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """0 takes any free port; the log says which."""

@@ -17,8 +17,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME|BUNDLE",
-            help="A shipped model or a bundle of yours. Give it again to serve several: the first "
-            "one is the default.",
+            help="A shipped model or a bundle of yours; by default all shipped ones. Give it again "
+            "to serve several: the first one is the default.",
         ),
     ] = None,
     host: Annotated[
