@@ -22,11 +22,15 @@ class Tolerance:
         box_px: Corner coordinates, pixels of the resized photo.
         score: Scores.
         mask: Mean over a grid's cells of the probability's difference.
+        share: Of a photo's instances that may differ by more. Where two boxes around one thing
+            score almost alike, rounding decides which of them is kept; among hundreds of
+            instances that happens. With fewer than 20, none may differ.
     """
 
     box_px: float = 0.5
     score: float = 5e-3
     mask: float = 5e-3
+    share: float = 0.05
 
 
 TOLERANCE = Tolerance()
@@ -101,30 +105,34 @@ def _compare(
 ) -> int:
     unmatched = set(range(len(found.scores)))
     certain = min_score + tolerance.score
+    differences = []
     matched = 0
     for i, score in enumerate(expected.scores):
         j = _closest(expected, found, i, unmatched)
         if j is None or np.abs(expected.boxes_xyxy[i] - found.boxes_xyxy[j]).max() > (
             tolerance.box_px
         ):
-            if score < certain:
-                continue
-            raise ParityError(
-                f"{where}: the instance of score {score:.3f} was not found.",
-                hint="A model that was hardly trained scores everything alike, so that rounding "
-                "decides what is found: train it longer, or export with --precision f32.",
-            )
+            if score >= certain:
+                differences.append(f"the instance of score {score:.3f} was not found")
+            continue
         unmatched.remove(j)
         matched += 1
-        score_off = abs(float(score - found.scores[j]))
         mask_off = float(np.abs(expected.mask_grids[i] - found.mask_grids[j]).mean())
-        if score_off > tolerance.score:
-            raise ParityError(f"{where}: score {score:.4f} became {found.scores[j]:.4f}.")
-        if mask_off > tolerance.mask:
-            raise ParityError(f"{where}: a mask differs by {mask_off:.4f} on average.")
+        if abs(float(score - found.scores[j])) > tolerance.score:
+            differences.append(f"score {score:.4f} became {found.scores[j]:.4f}")
+        elif mask_off > tolerance.mask:
+            differences.append(f"a mask differs by {mask_off:.4f} on average")
     added = [j for j in unmatched if found.scores[j] >= certain]
-    if added:
-        raise ParityError(f"{where}: an instance of score {found.scores[added[0]]:.3f} was added.")
+    # Of two boxes that change places one is missing and one is added: that is one difference.
+    differences += [
+        f"an instance of score {found.scores[j]:.3f} was added" for j in added[len(differences) :]
+    ]
+    if len(differences) > int(tolerance.share * len(expected.scores)):
+        raise ParityError(
+            f"{where}: {differences[0]}.",
+            hint="A model that was hardly trained scores everything alike, so that rounding "
+            "decides what is found: train it longer, or export with --precision f32.",
+        )
     return matched
 
 

@@ -116,3 +116,36 @@ def test_something_found_on_the_empty_photo_is_refused() -> None:
 
     with pytest.raises(ParityError, match=r"empty photo: the best score 0\.0500 became 0\.9"):
         check_parity(_Engine(), Seeing(), [PHOTO])
+
+
+def _crowd(raw: RawDetections, count: int) -> RawDetections:
+    """Many copies of the first instance, side by side."""
+    if not len(raw.scores):
+        return raw
+    shifts = np.arange(count, dtype=np.float32)[:, None] * 100
+    return RawDetections(
+        raw.boxes_xyxy[:1] + shifts,
+        np.full(count, 0.9, np.float32),
+        np.zeros(count, np.int64),
+        np.repeat(raw.mask_grids[:1], count, axis=0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "differing", "passes"), [(40, 2, True), (40, 3, False), (19, 1, False)]
+)
+def test_among_many_instances_a_few_may_change_places(
+    count: int, differing: int, passes: bool
+) -> None:
+    def swap(raw: RawDetections) -> RawDetections:
+        crowd = _crowd(raw, count)
+        boxes = crowd.boxes_xyxy.copy()
+        boxes[:differing] += 5
+        return replace(crowd, boxes_xyxy=boxes)
+
+    reference, candidate = _Engine(lambda raw: _crowd(raw, count)), _Engine(swap)
+    if passes:
+        assert check_parity(reference, candidate, [PHOTO]) == 3 * (count - differing)
+    else:
+        with pytest.raises(ParityError, match=r"score 0\.900 was not found"):
+            check_parity(reference, candidate, [PHOTO])
