@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from maskserve.api.app import create_app
 from maskserve.api.settings import ServerSettings
 from maskserve.core.masks import decode_rle, encode_rle
-from maskserve.datasets import load_dataset
+from maskserve.datasets import Dataset, load_dataset, split_dataset
 from maskserve.datasets.synthetic import render_balloons
 from maskserve.evaluation import evaluate
 from maskserve.runtime.bundle import read_bundle, shipped_bundles
@@ -116,10 +116,21 @@ def test_drawn_photos_have_the_upright_size_and_the_same_coverage_however_turned
                 assert picture.size == photo.size
 
 
-def test_the_model_reaches_what_its_manifest_claims(shared_data: Path) -> None:
-    predictor = load_predictor("balloon", precision="f32")
-    claimed = predictor.manifest.metrics["balloon val"]
-    measured = evaluate(predictor, load_dataset(shared_data / "balloon", split="val"))
-    assert len(measured.predictions) == 13
-    for kind, values in measured.summary().items():
+def _check_claim(name: str, key: str, dataset: Dataset) -> None:
+    predictor = load_predictor(name, precision="f32")
+    claimed = predictor.manifest.metrics[key]
+    for kind, values in evaluate(predictor, dataset).summary().items():
         assert values["AP"] == pytest.approx(claimed[kind]["AP"], abs=0.2)
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_bundles() if n.startswith("balloon")])
+def test_balloon_models_reach_what_their_manifests_claim(shared_data: Path, name: str) -> None:
+    test_set = load_dataset(shared_data / "balloon", split="val")
+    assert len(test_set) == 13
+    _check_claim(name, "balloon val", test_set)
+
+
+def test_the_nuclei_model_reaches_what_its_manifest_claims(shared_data: Path) -> None:
+    images = load_dataset(shared_data / "nuclei", split="stage1_train", class_name="nucleus")
+    _, held_out = split_dataset(images, fraction=0.2, seed=0)
+    _check_claim("nuclei", "20 validation photos", held_out)
