@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from maskserve.cli.report import make_console
 from maskserve.core.manifest import Manifest
@@ -24,14 +24,13 @@ def models() -> None:
     """
     from maskserve.runtime.bundle import read_manifest, shipped_bundles
 
-    table = Table("name", "version", "classes", "backbone", "input", "mask AP", "size")
+    table = Table(Column("name", no_wrap=True), "version", "finds", "input", "mask AP", "size")
     for path in shipped_bundles().values():
         manifest = read_manifest(path)
         table.add_row(
             manifest.name,
             manifest.version,
             ", ".join(manifest.classes),
-            manifest.backbone,
             f"{manifest.preprocess.short_side_px} px",
             _mask_ap(manifest),
             _size(path),
