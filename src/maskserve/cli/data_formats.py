@@ -16,6 +16,7 @@ from maskserve.cli.data_options import (
     LinkOption,
     OutOption,
     SourceArgument,
+    require_place,
 )
 from maskserve.cli.report import make_console, make_progress
 from maskserve.core.errors import ParameterError
@@ -54,7 +55,7 @@ def convert(
         maskserve data convert ./balloon --to coco --out balloon-coco
         maskserve data convert ./cells --to yolo --out cells-yolo --class-name cell
     """
-    _require_place(out, source)
+    require_place(out, source=source)
     splits = _read(
         source, split=split, format=format, class_name=class_name, class_attribute=class_attribute
     )
@@ -99,7 +100,7 @@ def subset(
     from maskserve.datasets import select_classes
 
     most_empty = _parse_keep_empty(keep_empty)
-    _require_place(out, source)
+    require_place(out, source=source)
     splits = _read(
         source, split=split, format=format, class_name=class_name, class_attribute=class_attribute
     )
@@ -114,18 +115,6 @@ def subset(
         for key, dataset in splits.items()
     }
     _write(out, selected, format="coco", link=link)
-
-
-def _require_place(out: Path, source: Path) -> None:
-    """Find out that nothing can be written before anything is read."""
-    from maskserve.datasets.target import require_free
-
-    if out.resolve().is_relative_to(source.resolve()):
-        # It would be taken for a part of the data set.
-        raise ParameterError(
-            f"{out} lies in the data set's own folder, {source}.", hint="Name one outside of it."
-        )
-    require_free(out)
 
 
 def _read(

@@ -12,15 +12,25 @@ from maskserve.core.errors import ParameterError
 __all__ = [
     "ClassAttributeOption",
     "ClassNameOption",
+    "DataOption",
     "FormatOption",
     "LinkOption",
     "OutOption",
     "SourceArgument",
-    "require_outside",
+    "SplitOption",
+    "require_place",
 ]
 
 SourceArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="The data set's folder.", show_default=False)
+]
+
+DataOption = Annotated[
+    Path, typer.Option(metavar="DIR", help="The data set's folder.", show_default=False)
+]
+
+SplitOption = Annotated[
+    str, typer.Option(help="Part of the data to measure on, where it is divided.")
 ]
 
 OutOption = Annotated[
@@ -54,13 +64,17 @@ ClassAttributeOption = Annotated[
 ]
 
 
-def require_outside(source: Path, out: Path) -> None:
-    """Make sure that a new data set is not put where it would be taken for a part of the old one.
+def require_place(out: Path, *, source: Path) -> None:
+    """Find out that a new data set cannot be put there before anything is read.
 
     Raises:
-        ParameterError: ``out`` lies in ``source``.
+        ParameterError: ``out`` lies in ``source``, where it would be taken for a part of it.
+        OutputError: ``out`` holds something.
     """
+    from maskserve.datasets.target import require_free
+
     if out.resolve().is_relative_to(source.resolve()):
         raise ParameterError(
             f"{out} lies in the data set's own folder, {source}.", hint="Name one outside of it."
         )
+    require_free(out)

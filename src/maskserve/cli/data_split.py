@@ -13,7 +13,7 @@ from maskserve.cli.data_options import (
     LinkOption,
     OutOption,
     SourceArgument,
-    require_outside,
+    require_place,
 )
 from maskserve.cli.data_summary import summary_table
 from maskserve.cli.report import make_console, make_progress
@@ -58,7 +58,7 @@ def split(
     """
     from maskserve.datasets import divide_dataset, load_dataset, summarise_split, write_dataset
 
-    require_outside(source, out)
+    require_place(out, source=source)
     dataset = load_dataset(
         source,
         split=from_split,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskserve.cli.data_options import ClassAttributeOption, FormatOption
+from maskserve.cli.data_options import ClassAttributeOption, DataOption, FormatOption, SplitOption
 from maskserve.cli.extras import report_extra, train_extra
 from maskserve.cli.report import make_console, make_progress
 from maskserve.core.errors import MissingExtraError
@@ -30,13 +30,9 @@ def evaluate(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The data set's folder.", show_default=False)
-    ],
+    data: DataOption,
     *,
-    split: Annotated[
-        str, typer.Option(help="Part of the data to measure on, where it is divided.")
-    ] = "val",
+    split: SplitOption = "val",
     format: FormatOption = None,  # noqa: A002 -- the flag's name
     class_name: Annotated[
         str | None,

@@ -7,16 +7,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from maskserve.cli.data_options import ClassAttributeOption, ClassNameOption, FormatOption
+from maskserve.cli.data_options import (
+    ClassAttributeOption,
+    ClassNameOption,
+    DataOption,
+    FormatOption,
+)
 from maskserve.cli.extras import train_extra
 
 __all__ = ["train"]
 
 
 def train(
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The data set's folder.", show_default=False)
-    ],
+    data: DataOption,
     out: Annotated[
         Path,
         typer.Option(metavar="RUN", help="Where to put the run: a new folder.", show_default=False),
