@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -38,9 +39,26 @@ def _make_logger(name: LoggerName, run: Path, *, model: str, version: str) -> Lo
             return TensorBoardLogger(run, name="tensorboard", version=version)
         if name == "wandb":
             return WandbLogger(name=f"{run.name} {version}", project=model, save_dir=run)
-        return MLFlowLogger(model, run_name=f"{run.name} {version}", save_dir=str(run / "mlruns"))
+        return _make_mlflow_logger(model, run, f"{run.name} {version}")
     except ModuleNotFoundError:
         raise MissingExtraError(
             f"Logging to {name} needs a package that is not installed.",
             hint=f"Install it with: pip install {name}",
         ) from None
+
+
+def _make_mlflow_logger(experiment: str, run: Path, run_name: str) -> Logger:
+    """Into a database in the run folder, unless ``MLFLOW_TRACKING_URI`` names a server.
+
+    Lightning would write plain files, which MLflow refuses to do since its version 3.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        return MLFlowLogger(experiment, run_name=run_name)
+    run.mkdir(parents=True, exist_ok=True)  # SQLite makes files, not folders
+    folder = run.resolve()
+    return MLFlowLogger(
+        experiment,
+        run_name=run_name,
+        tracking_uri=f"sqlite:///{folder / 'mlflow.db'}",
+        artifact_location=(folder / "mlruns").as_uri(),
+    )

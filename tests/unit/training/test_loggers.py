@@ -45,3 +45,17 @@ def test_files_go_into_the_run_folder_and_starts_are_told_apart(
 
 def test_none_are_needed(tmp_path: Path) -> None:
     assert make_loggers([], tmp_path, model="balloon", version="start_0") == []
+
+
+def test_a_server_for_mlflow_takes_the_place_of_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(
+        loggers, "MLFlowLogger", lambda *args, **kwargs: calls.append(f"{args} {kwargs}")
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    make_loggers(["mlflow"], tmp_path / "run", model="balloon", version="start_0")
+    (call,) = calls
+    assert "tracking_uri" not in call
+    assert not (tmp_path / "run").exists()
