@@ -29,6 +29,7 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 def test_the_commands_are_those_of_the_interface() -> None:
     assert set(ALL) == {
+        "maskserve benchmark",
         "maskserve compare",
         "maskserve data check",
         "maskserve data convert",
@@ -38,6 +39,8 @@ def test_the_commands_are_those_of_the_interface() -> None:
         "maskserve data synth",
         "maskserve evaluate",
         "maskserve export",
+        "maskserve import detectron2",
+        "maskserve import torchvision",
         "maskserve models",
         "maskserve predict",
         "maskserve report",

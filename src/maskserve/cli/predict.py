@@ -72,10 +72,11 @@ def predict(
         maskserve predict holidays/ party.mp4 --out drawn --style splash
         maskserve predict *.jpg --model ./my-bundle --json --out drawn
     """
+    from maskserve.runtime.model_cache import user_cache
     from maskserve.runtime.registry import load_predictor
 
     jobs = plan_jobs(inputs, out, style=style)
-    predictor = load_predictor(model)
+    predictor = load_predictor(model, cache=user_cache())
     table = Table(
         Column("file", overflow="fold"),
         "found",

@@ -46,6 +46,7 @@ def serve(
     """
     from maskserve.api.server import serve as run_server
     from maskserve.api.settings import resolve_settings
+    from maskserve.runtime.model_cache import user_cache
     from maskserve.runtime.registry import ModelRegistry
 
     flags = {"models": model or None, "host": host, "port": port}
@@ -54,4 +55,4 @@ def serve(
         environ=os.environ,
         flags={name: value for name, value in flags.items() if value is not None},
     )
-    run_server(settings, ModelRegistry(settings.models))
+    run_server(settings, ModelRegistry(settings.models, cache=user_cache()))

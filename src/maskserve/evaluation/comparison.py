@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskserve import __version__
+from maskserve.benchmarking.machine import describe_machine, mean_load
+from maskserve.benchmarking.stages import STAGES, time_stages
 from maskserve.core.errors import DatasetError, ParameterError
 from maskserve.datasets.types import Dataset, Sample
 from maskserve.evaluation.bootstrap import (
@@ -27,7 +28,6 @@ from maskserve.evaluation.bootstrap import (
 from maskserve.evaluation.citations import CitedModel
 from maskserve.evaluation.coco import Kind, predict_dataset, require_common_class
 from maskserve.evaluation.measures import accuracy_key
-from maskserve.evaluation.timing import STAGES, time_stages
 from maskserve.runtime.bundle import Bundle, find_bundle, read_bundle
 from maskserve.runtime.image_io import encode_image, read_image
 from maskserve.runtime.memory import measure_peak_memory
@@ -201,7 +201,7 @@ def compare_models(
         EngineError: A model failed.
     """
     report = on_progress or _report_nothing
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = mean_load()
     for candidate in candidates:
         try:
             require_common_class(candidate.bundle.manifest.classes, dataset)
@@ -250,7 +250,7 @@ def compare_models(
             for candidate, estimates in zip(candidates, of_models, strict=True)
         ),
         cited=tuple(cited),
-        machine=_describe_machine(),
+        machine=describe_machine(),
         load=load,
         software=_describe_software(),
         rounds=rounds,
@@ -360,16 +360,6 @@ def _jpeg_of(sample: Sample) -> bytes:
     if sample.image_path.suffix.lower() in (".jpg", ".jpeg"):
         return sample.image_path.read_bytes()
     return encode_image(read_image(sample.image_path), "image/jpeg", quality=95)
-
-
-def _describe_machine() -> str:
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        lines = information.read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        processor = next(iter(names), processor)
-    return f"{processor}, {os.cpu_count()} logical cores, {platform.system()} {platform.machine()}"
 
 
 def _describe_software() -> str:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from maskserve.benchmarking.stages import STAGES
 from maskserve.evaluation.bootstrap import Interval
 from maskserve.evaluation.comparison import ComparedModel, Comparison, Estimate
 from maskserve.evaluation.comparison_table import (
@@ -23,7 +24,6 @@ from maskserve.evaluation.comparison_table import (
     verdicts,
 )
 from maskserve.evaluation.measures import MEASURES, Group, Measure, measures_of
-from maskserve.evaluation.timing import STAGES
 from maskserve.reporting.page import Section, figure, side_by_side, table, write_page
 
 __all__ = ["draw_pareto", "draw_sizes", "draw_stages", "pareto_front", "write_comparison_page"]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from maskserve.core.masks import MaskCrop
 
-__all__ = ["crop_to_outlines", "crop_to_polygons"]
+__all__ = ["Ring", "crop_to_outlines", "crop_to_polygons"]
 
 Ring = npt.NDArray[np.float64]
 """Closed polygon: float64, shape (K, 2), K >= 4, of (x, y); the first vertex is not repeated."""

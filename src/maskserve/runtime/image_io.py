@@ -263,7 +263,7 @@ def _to_rgb(stored: PillowImage.Image) -> PillowImage.Image:
         # 16-bit greyscale: Pillow's own conversion would clip at 255 instead of scaling.
         return PillowImage.fromarray((np.asarray(stored) >> 8).astype(np.uint8)).convert("RGB")
     if not stored.has_transparency_data:
-        return stored.convert("RGB")
+        return stored if stored.mode == "RGB" else stored.convert("RGB")
     picture = stored.convert("RGBA")
     on_white = PillowImage.new("RGB", picture.size, "white")
     on_white.paste(picture, mask=picture.getchannel("A"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from maskserve.runtime.openvino_engine import Precision, import_openvino
 from maskserve.runtime.registry import load_predictor
 from maskserve.runtime.render import draw
 
-__all__ = ["PeakMemory", "measure_peak_memory"]
+__all__ = ["PeakMemory", "ProcessMemory", "measure_peak_memory", "process_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,19 @@ class PeakMemory:
     """
 
     base_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMemory:
+    """Physical memory of a process.
+
+    Attributes:
+        resident_bytes: What it holds now.
+        peak_bytes: The most that it ever held.
+    """
+
+    resident_bytes: int
     peak_bytes: int
 
 
@@ -57,13 +71,22 @@ def measure_peak_memory(
     return None if answer is None else PeakMemory(**answer)
 
 
+def process_memory(pid: int | None = None) -> ProcessMemory | None:
+    """The physical memory of a process, by default of this one; None where Linux is not."""
+    try:
+        status = Path(f"/proc/{pid or 'self'}/status").read_text()
+    except OSError:
+        return None
+    kilobytes = dict(re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE))
+    return ProcessMemory(int(kilobytes["VmRSS"]) * 1024, int(kilobytes["VmHWM"]) * 1024)
+
+
 def _peak_bytes() -> int | None:
     """The most physical memory that this process held so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():
+    memory = process_memory()
+    if memory is not None:
         # Linux's getrusage also counts what the parent held when it started this process.
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return memory.peak_bytes
     try:
         import resource  # noqa: PLC0415 -- not on Windows
     except ModuleNotFoundError:

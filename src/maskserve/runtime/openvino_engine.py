@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from math import prod
@@ -15,8 +17,16 @@ from maskserve.core.errors import BundleCorruptError, EngineError
 from maskserve.core.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 from maskserve.core.predictor import Image
 from maskserve.runtime.engine import RawDetections
+from maskserve.runtime.model_cache import ModelCache
 
-__all__ = ["GraphCost", "OpenVinoEngine", "Precision", "import_openvino", "measure_cost"]
+__all__ = [
+    "GraphCost",
+    "OpenVinoEngine",
+    "Precision",
+    "import_openvino",
+    "measure_cost",
+    "measure_peak",
+]
 
 Precision = Literal["auto", "f32"]
 """``auto`` lets OpenVINO choose, which is bfloat16 on CPUs that have it and twice as fast there;
@@ -41,6 +51,7 @@ class OpenVinoEngine:
         model: Content of ``model.onnx``.
         precision: Of the arithmetic.
         threads: How many CPU threads one inference uses; all cores by default.
+        cache: Where to keep the compiled model for the next time.
 
     Raises:
         BundleCorruptError: It is not a graph, or not one with the inputs and outputs that
@@ -48,22 +59,15 @@ class OpenVinoEngine:
     """
 
     def __init__(
-        self, model: bytes, *, precision: Precision = "auto", threads: int | None = None
+        self,
+        model: bytes,
+        *,
+        precision: Precision = "auto",
+        threads: int | None = None,
+        cache: ModelCache | None = None,
     ) -> None:
-        openvino = import_openvino()
-        config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
-        if precision == "f32":
-            config["INFERENCE_PRECISION_HINT"] = "f32"
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
-        core = openvino.Core()
         try:
-            graph = core.read_model(model)
-            names = {port.any_name for port in (*graph.inputs, *graph.outputs)}
-            missing = sorted({*GRAPH_INPUTS, *GRAPH_OUTPUTS} - names)
-            if missing:
-                raise BundleCorruptError(f"The graph lacks {', '.join(missing)}.")
-            self._model = core.compile_model(graph, "CPU", config)
+            self._model = _compile(model, _config(precision, threads), cache)
         except RuntimeError as error:
             raise BundleCorruptError(f"OpenVINO cannot use the graph: {_brief(error)}") from error
         # A request runs one inference at a time, in buffers of its own. There are as many of
@@ -101,6 +105,41 @@ class OpenVinoEngine:
         self._idle_requests.append(request)
         boxes, scores, classes, masks = (outputs[name] for name in GRAPH_OUTPUTS)
         return RawDetections(boxes, scores, classes.astype(np.int64, copy=False), masks)
+
+
+def _config(precision: Precision, threads: int | None = None) -> dict[str, str | int]:
+    """OpenVINO's properties: all cores work on one photo, unless there is a number of threads."""
+    config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
+    if precision == "f32":
+        config["INFERENCE_PRECISION_HINT"] = "f32"
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
+def _compile(model: bytes, config: dict[str, str | int], cache: ModelCache | None) -> Any:
+    """Compile a graph, or take what an equal version of OpenVINO made of it on an equal CPU."""
+    openvino = import_openvino()
+    core = openvino.Core()
+    depends = (
+        openvino.__version__,
+        str(core.get_property("CPU", "FULL_DEVICE_NAME")),
+        str(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        str(sorted(config.items())),
+    )
+    compiled = cache.get(model, *depends) if cache else None
+    if compiled is not None:
+        with suppress(RuntimeError):
+            return core.import_model(compiled, "CPU", config)
+    graph = core.read_model(model)
+    names = {port.any_name for port in (*graph.inputs, *graph.outputs)}
+    missing = sorted({*GRAPH_INPUTS, *GRAPH_OUTPUTS} - names)
+    if missing:
+        raise BundleCorruptError(f"The graph lacks {', '.join(missing)}.")
+    network = core.compile_model(graph, "CPU", config)
+    if cache is not None:
+        cache.put(network.export_model().getvalue(), model, *depends)
+    return network
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +207,31 @@ def measure_cost(model: bytes, image: Image, *, min_score: float) -> GraphCost:
     return GraphCost(sum(prod(port.get_shape()) for port in weights), macs)
 
 
+def measure_peak(*, precision: Precision = "auto") -> float:
+    """The most that the cores compute, in multiply-accumulate operations a second.
+
+    The best of many products of two matrices, in the arithmetic that networks use: the floor for
+    the time of a network is its :attr:`GraphCost.macs` over this.
+    """
+    openvino = import_openvino()
+    operations = import_module("openvino.opset13")
+    core = openvino.Core()
+    best = 0.0
+    for n in _PEAK_SIZES:
+        matrix = np.full((n, n), 0.5, dtype=np.float32)
+        left = operations.parameter([n, n], np.float32)
+        product = operations.matmul(left, operations.constant(matrix), False, False)
+        graph = openvino.Model([product], [left])
+        request = core.compile_model(graph, "CPU", _config(precision)).create_infer_request()
+        for _ in range(_PEAK_ROUNDS):
+            start = time.perf_counter()
+            request.infer([matrix], share_inputs=True, share_outputs=True)
+            best = max(best, n**3 / (time.perf_counter() - start))
+    return best
+
+
+_PEAK_SIZES = (512, 1024)
+_PEAK_ROUNDS = 50
 _COUNTED = frozenset({"Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from maskserve.core.errors import (
     UnknownModelError,
 )
 from maskserve.runtime.bundle import find_bundle, read_bundle, read_manifest
+from maskserve.runtime.model_cache import ModelCache
 from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision
 from maskserve.runtime.predictor import EnginePredictor
 
@@ -23,7 +25,11 @@ __all__ = ["ModelRegistry", "load_predictor"]
 
 
 def load_predictor(
-    name_or_path: str | Path, *, precision: Precision = "auto", threads: int | None = None
+    name_or_path: str | Path,
+    *,
+    precision: Precision = "auto",
+    threads: int | None = None,
+    cache: ModelCache | None = None,
 ) -> EnginePredictor:
     """Load a model for the CPU.
 
@@ -34,13 +40,14 @@ def load_predictor(
         name_or_path: The name of a shipped bundle, or the path of a folder or ``.zip``.
         precision: Of the arithmetic; ``f32`` where numbers must be the same on every machine.
         threads: How many CPU threads one inference uses; all cores by default.
+        cache: Where to keep the compiled model for the next time; nowhere by default.
 
     Raises:
         UnknownModelError: There is neither such a name nor such a path.
         BundleError: The bundle is damaged, or too new.
     """
     bundle = read_bundle(find_bundle(name_or_path))
-    engine = OpenVinoEngine(bundle.model, precision=precision, threads=threads)
+    engine = OpenVinoEngine(bundle.model, precision=precision, threads=threads, cache=cache)
     return EnginePredictor(engine, bundle.manifest)
 
 
@@ -55,6 +62,7 @@ class ModelRegistry:
             the default.
         precision: As in :func:`load_predictor`.
         threads: As in :func:`load_predictor`.
+        cache: As in :func:`load_predictor`.
 
     Attributes:
         failures: What went wrong, by model name; empty if all is well.
@@ -70,9 +78,9 @@ class ModelRegistry:
         *,
         precision: Precision = "auto",
         threads: int | None = None,
+        cache: ModelCache | None = None,
     ) -> None:
-        self._precision: Precision = precision
-        self._threads = threads
+        self._load_one = partial(load_predictor, precision=precision, threads=threads, cache=cache)
         self._paths: dict[str, Path] = {}
         self._predictors: dict[str, EnginePredictor] = {}
         self.failures: dict[str, MaskserveError] = {}
@@ -106,7 +114,7 @@ class ModelRegistry:
         grey = np.full((480, 640, 3), 128, dtype=np.uint8)
         for name, path in self._paths.items():
             try:
-                predictor = load_predictor(path, precision=self._precision, threads=self._threads)
+                predictor = self._load_one(path)
                 predictor.predict(grey, min_score=0.0)  # so that the mask head runs, too
             except MaskserveError as error:
                 self.failures[name] = error

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from maskserve.cli.main import main
+from maskserve.runtime import model_cache
 from maskserve.runtime.image_io import write_image
 
 
@@ -18,6 +19,7 @@ def run(
 ) -> Callable[..., CompletedProcess[str]]:
     """Run ``maskserve`` with arguments, as a shell would."""
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(model_cache, "user_cache", lambda: None)  # tests leave the user's alone
 
     def run_main(*arguments: object) -> CompletedProcess[str]:
         command = ["maskserve", *map(str, arguments)]

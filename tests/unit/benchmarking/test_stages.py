@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from maskserve.benchmarking.stages import STAGES, time_stages
 from maskserve.core import Image, Instances
-from maskserve.evaluation.timing import STAGES, time_stages
 from maskserve.runtime.image_io import encode_image
 from maskserve.runtime.predictor import StageTimes
 
