@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from maskserve import __version__
+from maskserve.cli.benchmark import benchmark
 from maskserve.cli.compare import compare
 from maskserve.cli.data import app as data_app
 from maskserve.cli.evaluate import evaluate
 from maskserve.cli.exit_codes import exit_code_of
 from maskserve.cli.export import export
+from maskserve.cli.imports import app as import_app
 from maskserve.cli.models import models
 from maskserve.cli.predict import predict
 from maskserve.cli.report import report_error
@@ -30,9 +32,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, predict, train, report, evaluate, compare, export, models):
+for command in (serve, predict, train, report, evaluate, compare, benchmark, export, models):
     app.command()(command)
 app.add_typer(data_app)
+app.add_typer(import_app)
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,6 +65,11 @@ def maskserve(
         maskserve evaluate runs/first --data ./balloon
         maskserve export runs/first --out balloons.zip
         maskserve serve --model balloons.zip
+
+    Serve a model of Detectron2, or start from it (with the same extra):
+
+        maskserve import detectron2 --config C.yaml --weights W.pth --out mine.zip
+        maskserve train --data ./balloon --init W.pth --out runs/second
     """
 
 

@@ -39,8 +39,9 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|imagenet|coco|none|FILE",
-            help="Initial weights. By default auto: coco for resnet50, else imagenet.",
+            metavar="auto|imagenet|coco|none|FILE|detectron2://NAME",
+            help="Initial weights; a checkpoint of Detectron2 is one, too. By default auto: coco "
+            "for resnet50, else imagenet.",
         ),
     ] = None,
     name: Annotated[
@@ -81,6 +82,7 @@ def train(
         maskserve train --data ./balloon --out runs/first --resume
         maskserve train --data ./balloon --out runs/second --log-to tensorboard
         maskserve train --data ./cells --config recipe.toml --out runs/cells
+        maskserve train --data ./mugs --init model_final.pth --out runs/mugs
     """
     with train_extra():
         from maskserve.training import train as run_training

@@ -8,24 +8,18 @@ or files that unpack to more than any disk holds, is never looked at.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 from zipfile import BadZipFile, ZipFile
 
-from maskserve.core.errors import DatasetError, DatasetProblem, DownloadError, ParameterError
+from maskserve.core.errors import DatasetError, DatasetProblem, ParameterError
+from maskserve.datasets.download import OnProgress, download
 from maskserve.datasets.target import new_folder
 
 __all__ = ["RELEASE_NAMES", "Release", "fetch_release", "find_release"]
-
-_TIMEOUT_S = 30
-_CHUNK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +69,7 @@ def find_release(name: str) -> Release:
     return Release(url, name, max_bytes, digests)
 
 
-def fetch_release(
-    release: Release, out: Path, *, on_progress: Callable[[int, int | None], None] | None = None
-) -> None:
+def fetch_release(release: Release, out: Path, *, on_progress: OnProgress | None = None) -> None:
     """Download a release and unpack it, once it is known to be what was published.
 
     While it is downloaded it lies beside ``out`` in a file that ends in ``.part``. If that is
@@ -95,91 +87,13 @@ def fetch_release(
     """
     part = out.absolute().with_name(release.url.rpartition("/")[2] + ".part")
     with new_folder(out) as folder:
-        _download(release, part, on_progress or (lambda *_: None))
+        download(release.url, part, max_bytes=release.max_bytes, on_progress=on_progress)
         try:
             _unpack(part, release, folder)
         except DatasetError:
             part.unlink()
             raise
     part.unlink()
-
-
-def _download(release: Release, part: Path, on_progress: Callable[[int, int | None], None]) -> None:
-    """Complete the file ``part``, of which the beginning may be there."""
-    done = part.stat().st_size if part.exists() else 0
-    response = _request(release.url, start=done)
-    if response is None:
-        return
-    with response:
-        if response.status != HTTPStatus.PARTIAL_CONTENT:
-            done = 0  # the server sends all of it
-        length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdecimal() else None
-        _require_size(release, total or 0)
-        with part.open("ab" if done else "wb") as file:
-            while chunk := _read(response, release.url):
-                done += len(chunk)
-                _require_size(release, done)
-                file.write(chunk)
-                on_progress(done, total)
-    if total is not None and done < total:
-        raise _broken(release.url)
-
-
-def _request(url: str, *, start: int) -> HTTPResponse | None:
-    """The answer to a request for all bytes from ``start`` on; None if there are no more.
-
-    Raises:
-        DownloadError: There is no answer, or none that helps.
-    """
-    headers = {"User-Agent": "maskserve", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=_TIMEOUT_S)
-    except HTTPError as error:
-        error.close()
-        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            is_complete = error.headers.get("Content-Range", "").endswith(f"/{start}")
-            return None if is_complete else _request(url, start=0)
-        raise DownloadError(
-            f"{url} answers “{error.code} {error.reason}”.",
-            hint="Try again later; if it stays like that, the file was moved.",
-        ) from None
-    except (HTTPException, OSError) as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        raise DownloadError(
-            f"{url} cannot be reached: {reason}.",
-            hint="Check the connection to the internet; behind a proxy, set HTTPS_PROXY.",
-        ) from None
-    is_rest = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-    if start and response.status == HTTPStatus.PARTIAL_CONTENT and not is_rest:
-        response.close()
-        return _request(url, start=0)
-    return response
-
-
-def _read(response: HTTPResponse, url: str) -> bytes:
-    try:
-        return response.read(_CHUNK_BYTES)
-    except (HTTPException, OSError):
-        raise _broken(url) from None
-
-
-def _broken(url: str) -> DownloadError:
-    return DownloadError(
-        f"The connection broke while {url} was downloaded.",
-        hint="Run it again: it goes on where it stopped.",
-    )
-
-
-def _require_size(release: Release, size: int) -> None:
-    if size > release.max_bytes:
-        raise DownloadError(
-            f"{release.url} is larger than {release.max_bytes / 1e6:.0f} MB, which the release "
-            "is not.",
-            hint="Something between here and there may have replaced it.",
-        )
 
 
 def _unpack(archive: Path, release: Release, folder: Path) -> None:

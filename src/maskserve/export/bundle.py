@@ -1,4 +1,4 @@
-"""Publishing a training run as a bundle, after its answers were compared with the network's."""
+"""Publishing a network as a bundle, after its answers were compared with the graph's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from maskserve.core.errors import ExportError, OutputError
+from pydantic import ValidationError
+from torchvision.models.detection import MaskRCNN
+
+from maskserve.core.errors import ExportError, OutputError, ParameterError
 from maskserve.core.manifest import Manifest
+from maskserve.core.predictor import Image
 from maskserve.export.graph import Precision, write_graph
 from maskserve.export.parity import check_parity
 from maskserve.models import InferenceNetwork, TorchEngine
@@ -23,9 +28,81 @@ from maskserve.runtime.openvino_engine import OpenVinoEngine
 from maskserve.runtime.preprocess import to_graph_input
 from maskserve.training import PROBE_FILE, load_run
 
-__all__ = ["export_run"]
+__all__ = ["WrittenBundle", "export_run", "require_free_place", "write_bundle"]
 
 _TOOLS = ("maskserve", "torch", "torchvision", "lightning", "onnx", "openvino")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBundle:
+    """A bundle that is at its place.
+
+    Attributes:
+        manifest: With the tools that made it and the hash of the graph.
+        compared: Instances in the probe photos in which graph and network were found to agree.
+    """
+
+    manifest: Manifest
+    compared: int
+
+
+def write_bundle(
+    model: MaskRCNN,
+    manifest: Manifest,
+    out: Path,
+    *,
+    name: str | None = None,
+    probes: Sequence[Image],
+    precision: Precision = "f16",
+    on_step: Callable[[str], None] | None = None,
+) -> WrittenBundle:
+    """Write a network as a bundle, once its graph is known to answer like it.
+
+    The graph is run by the serving engine on each photo, an empty one, a very wide one and the
+    photo again, and compared with the torch network; see ``export.parity``. Nothing appears at
+    ``out`` before that has passed.
+
+    Args:
+        model: In evaluation mode.
+        manifest: All that is known of the model; ``files`` and ``tool_versions`` are filled in.
+        out: The bundle: a folder, or a file that ends in ``.zip``. A bundle that is already
+            there is replaced.
+        name: In the API; the manifest's by default.
+        probes: RGB photos in which the model finds something.
+        precision: How weights are stored; computing does not depend on it.
+        on_step: Is told what is being done, in words.
+
+    Raises:
+        ParameterError: The name is not one that the API can have.
+        ParityError: The graph answers differently.
+        ExportError: The graph cannot be made, or ``out`` is something else than a bundle.
+        OutputError: ``out`` cannot be written.
+    """
+    require_free_place(out)
+    if name is not None:
+        manifest = _with_name(manifest, name)
+    tell = on_step or (lambda _: None)
+    with _scratch(out) as folder:
+        graph = folder / MODEL_NAME
+        max_instances = manifest.postprocess.max_instances
+        tell("Exporting the network")
+        write_graph(model, graph, max_instances=max_instances, precision=precision)
+        content = graph.read_bytes()
+        tell(f"Comparing its answers to {len(probes)} photos")
+        compared = check_parity(
+            TorchEngine(InferenceNetwork(model, max_instances=max_instances)),
+            OpenVinoEngine(content, precision="f32"),
+            [to_graph_input(photo, manifest.preprocess) for photo in probes],
+        )
+        manifest = manifest.model_copy(
+            update={
+                "tool_versions": {tool: version(tool) for tool in _TOOLS},
+                "files": {MODEL_NAME: hashlib.sha256(content).hexdigest()},
+            }
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        _publish(folder, out)
+    return WrittenBundle(manifest, compared)
 
 
 def export_run(
@@ -38,11 +115,7 @@ def export_run(
     metrics: Sequence[Path] = (),
     precision: Precision = "f16",
 ) -> Manifest:
-    """Write a run's model as a bundle.
-
-    The graph is run by the serving engine on a validation photo of the run, an empty one, a very
-    wide one and the first again, and compared with the torch network; see ``export.parity``.
-    Nothing appears at ``out`` before that has passed.
+    """Write a run's model as a bundle, through :func:`write_bundle`.
 
     Args:
         run: A run folder of :func:`maskserve.training.train`.
@@ -55,36 +128,39 @@ def export_run(
         precision: How weights are stored; computing does not depend on it.
 
     Raises:
+        ParameterError: The name is not one that the API can have.
         TrainingError: ``run`` is not a finished run.
         ParityError: The graph answers differently.
         ExportError: The graph cannot be made, or ``out`` is something else than a bundle.
     """
-    _refuse_to_replace(out)
     model, manifest = load_run(run)
-    with _scratch(out) as folder:
-        graph = folder / MODEL_NAME
-        max_instances = manifest.postprocess.max_instances
-        write_graph(model, graph, max_instances=max_instances, precision=precision)
-        content = graph.read_bytes()
-        check_parity(
-            TorchEngine(InferenceNetwork(model, max_instances=max_instances)),
-            OpenVinoEngine(content, precision="f32"),
-            [to_graph_input(read_image(run / PROBE_FILE), manifest.preprocess)],
-        )
-        manifest = Manifest.model_validate(
-            manifest.model_dump()
-            | {
-                "name": name or manifest.name,
-                "description": description or manifest.description,
-                "licence": licence or manifest.licence,
-                "metrics": manifest.metrics | _read_metrics(metrics),
-                "tool_versions": {tool: version(tool) for tool in _TOOLS},
-                "files": {MODEL_NAME: hashlib.sha256(content).hexdigest()},
-            }
-        )
-        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-        _publish(folder, out)
-    return manifest
+    manifest = manifest.model_copy(
+        update={
+            "description": description or manifest.description,
+            "licence": licence or manifest.licence,
+            "metrics": manifest.metrics | _read_metrics(metrics),
+        }
+    )
+    written = write_bundle(
+        model,
+        manifest,
+        out,
+        name=name,
+        probes=[read_image(run / PROBE_FILE)],
+        precision=precision,
+    )
+    return written.manifest
+
+
+def _with_name(manifest: Manifest, name: str) -> Manifest:
+    try:
+        return Manifest.model_validate(manifest.model_dump() | {"name": name})
+    except ValidationError:
+        raise ParameterError(
+            f"A model cannot be called “{name}”.",
+            hint="Names begin with a lower case letter or a digit; “_”, “.” and “-” may follow, "
+            "64 characters in all.",
+        ) from None
 
 
 @contextmanager
@@ -101,8 +177,12 @@ def _scratch(out: Path) -> Iterator[Path]:
         yield folder
 
 
-def _refuse_to_replace(out: Path) -> None:
-    """Only a bundle, or nothing, may be at the place where a bundle shall be written."""
+def require_free_place(out: Path) -> None:
+    """Find out whether a bundle may be written there.
+
+    Raises:
+        ExportError: Something else than a bundle is there.
+    """
     is_bundle = out.is_file() if out.suffix == ".zip" else (out / MANIFEST_NAME).is_file()
     if not is_bundle and out.exists() and (out.is_file() or any(out.iterdir())):
         raise ExportError(f"{out} exists and is not a bundle.", hint="Name another place.")

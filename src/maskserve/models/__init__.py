@@ -1,6 +1,29 @@
 """Mask R-CNN in torch: backbones, heads, initial weights, and the network as it is served."""
 
 from maskserve.models.build import MODELS, build_model, initialise
+from maskserve.models.detectron2 import (
+    Detectron2Config,
+    Detectron2Model,
+    load_detectron2,
+    read_config,
+    to_detectron2,
+    translate_detectron2_state,
+)
 from maskserve.models.inference import InferenceNetwork, TorchEngine
+from maskserve.models.resnet import ResNetDesign, ResNetMaskRcnn
 
-__all__ = ["MODELS", "InferenceNetwork", "TorchEngine", "build_model", "initialise"]
+__all__ = [
+    "MODELS",
+    "Detectron2Config",
+    "Detectron2Model",
+    "InferenceNetwork",
+    "ResNetDesign",
+    "ResNetMaskRcnn",
+    "TorchEngine",
+    "build_model",
+    "initialise",
+    "load_detectron2",
+    "read_config",
+    "to_detectron2",
+    "translate_detectron2_state",
+]

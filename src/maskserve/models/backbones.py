@@ -1,4 +1,4 @@
-"""Feature extractors with a feature pyramid, from torchvision's classification networks."""
+"""The light backbone with its feature pyramid, and batch norm with fixed statistics."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNetV2, mobilenet_v2, resnet50, resnet101
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models import MobileNetV2, mobilenet_v2
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -19,11 +18,8 @@ __all__ = [
     "MobileNetFpn",
     "fold_norms",
     "mobilenet_v2_fpn",
-    "resnet_fpn",
     "separable_conv",
 ]
-
-_RESNETS = {"resnet50": resnet50, "resnet101": resnet101}
 
 # Last block of each stride from 4 to 32 in torchvision's mobilenet_v2, and its channels. The final
 # 1x1 convolution to 1280 channels belongs to the classifier and is left out.
@@ -148,17 +144,3 @@ def mobilenet_v2_fpn(*, channels: int, first_stride: Literal[4, 8] = 4) -> Mobil
     body = mobilenet_v2(norm_layer=FixedBatchNorm2d)
     fold_norms(body)
     return MobileNetFpn(body, channels=channels, first_stride=first_stride)
-
-
-def resnet_fpn(name: str) -> BackboneWithFPN:
-    """``resnet50`` or ``resnet101`` with the standard pyramid of 256 channels; random weights."""
-    # Started at random, blocks that begin as the identity do without batch statistics (Zhang et
-    # al., Fixup, 1901.09321); pretrained weights replace the zeros.
-    body = _RESNETS[name](norm_layer=FixedBatchNorm2d, zero_init_residual=True)
-    return BackboneWithFPN(
-        body,
-        return_layers={f"layer{stage}": str(stage - 1) for stage in range(1, 5)},
-        in_channels_list=[256 * 2**stage for stage in range(4)],
-        out_channels=256,
-        extra_blocks=LastLevelMaxPool(),
-    )

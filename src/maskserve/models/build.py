@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import nn
 from torchvision.models import (
     MobileNet_V2_Weights,
@@ -15,16 +12,22 @@ from torchvision.models import (
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 
 from maskserve.core.categories import nearest_name
-from maskserve.core.errors import ParameterError, TrainingError
+from maskserve.core.errors import ParameterError
 from maskserve.core.manifest import Preprocess
-from maskserve.models.backbones import mobilenet_v2_fpn, resnet_fpn
-from maskserve.models.checkpoint import load_matching, read_weights
-from maskserve.models.mask_rcnn import LightDesign, build_light, build_standard
+from maskserve.models.backbones import mobilenet_v2_fpn
+from maskserve.models.checkpoint import load_matching
+from maskserve.models.mask_rcnn import LightDesign, build_light
+from maskserve.models.resnet import ResNetDesign, ResNetMaskRcnn
+from maskserve.models.start import read_start
+from maskserve.models.torchvision_zoo import fetch_weights, modern_names
 
-__all__ = ["MODELS", "build_model", "initialise"]
+__all__ = ["MODELS", "NAMED_STARTS", "build_model", "initialise"]
 
 MODELS = ("mobilenet_v2", "resnet50", "resnet101")
 """Names of the models: the light one, and the paper's with its standard heads."""
+
+NAMED_STARTS = ("auto", "coco", "imagenet", "none")
+"""Starts of :func:`initialise` that are no files."""
 
 _IMAGENET: dict[str, WeightsEnum] = {
     "mobilenet_v2": MobileNet_V2_Weights.IMAGENET1K_V1,
@@ -35,7 +38,11 @@ _COCO: dict[str, WeightsEnum] = {"resnet50": MaskRCNN_ResNet50_FPN_Weights.COCO_
 
 
 def build_model(
-    name: str, *, classes: int, preprocess: Preprocess, design: LightDesign | None = None
+    name: str,
+    *,
+    classes: int,
+    preprocess: Preprocess,
+    design: LightDesign | ResNetDesign | None = None,
 ) -> MaskRCNN:
     """A Mask R-CNN with random weights.
 
@@ -43,10 +50,11 @@ def build_model(
         name: One of :data:`MODELS`.
         classes: Number of classes without the background.
         preprocess: Gives the normalisation.
-        design: Of the light model; None for its defaults.
+        design: Sizes of its parts; None for the model's defaults. Beside a ``ResNetDesign``,
+            which has a depth, it does not matter which ResNet ``name`` is.
 
     Raises:
-        ParameterError: There is no such model, or it has no light design.
+        ParameterError: There is no such model, or the design is of another kind of model.
     """
     if name not in MODELS:
         nearest = nearest_name(name, MODELS)
@@ -56,11 +64,14 @@ def build_model(
         )
     if name == "mobilenet_v2":
         design = design or LightDesign()
+        if not isinstance(design, LightDesign):
+            raise ParameterError(f"A design of a ResNet does not apply to {name}.")
         backbone = mobilenet_v2_fpn(channels=design.channels, first_stride=design.first_stride)
         return build_light(backbone, classes, preprocess, design)
-    if design is not None:
+    design = design or ResNetDesign(depth=101 if name == "resnet101" else 50)
+    if not isinstance(design, ResNetDesign):
         raise ParameterError(f"{name} has the standard heads; a light design does not apply to it.")
-    return build_standard(resnet_fpn(name), classes, preprocess)
+    return ResNetMaskRcnn(design, classes, preprocess)
 
 
 def initialise(model: MaskRCNN, name: str, start: str) -> str:
@@ -71,16 +82,16 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
         name: The model's name.
         start: ``auto``: ``coco`` where there is one, else ``imagenet``; ``none``;
             ``imagenet``: the backbone from torchvision's ImageNet checkpoint;
-            ``coco``: the whole model from torchvision's COCO Mask R-CNN, heads of another
-            number of classes left out (resnet50 only); or a path: a ``.safetensors`` or
-            weights-only ``.pth`` file of a whole model or of a backbone.
+            ``coco``: the whole model from torchvision's COCO Mask R-CNN (resnet50 only);
+            or what :func:`maskserve.models.start.read_start` reads, of a whole model or of a
+            backbone. Heads of another number of classes are left as they are.
 
     Returns:
         What was loaded, in words, for the log and the model card.
 
     Raises:
         ParameterError: The start is not known for this model, or the file does not fit it.
-        TrainingError: torchvision could not fetch its checkpoint.
+        DownloadError: A checkpoint could not be downloaded.
     """
     if start == "auto":
         start = "coco" if name in _COCO else "imagenet"
@@ -88,7 +99,7 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
         return "random"
     if start == "imagenet":
         weights = _IMAGENET[name]
-        load_matching(_backbone_body(model), _fetch(weights), where=str(weights))
+        load_matching(_backbone_body(model), fetch_weights(weights), where=str(weights))
         return f"backbone from torchvision {weights}"
     if start == "coco":
         if name not in _COCO:
@@ -97,13 +108,14 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
                 hint="Use --init imagenet, none or a file.",
             )
         weights = _COCO[name]
-        remade = load_matching(model, _fetch(weights), where=str(weights))
+        state = modern_names(fetch_weights(weights))
+        remade = load_matching(model, state, where=str(weights))
         return f"torchvision {weights}" + _remade(remade)
-    path = Path(start)
-    state = read_weights(path)
-    whole = any(key.startswith("roi_heads.") for key in state)
-    remade = load_matching(model if whole else _backbone_body(model), state, where=str(path))
-    return f"{'model' if whole else 'backbone'} from {path.name}" + _remade(remade)
+    found = read_start(start)
+    whole = any(key.startswith(("roi_heads.", "backbone.fpn.")) for key in found.state)
+    target = model if whole else _backbone_body(model)
+    remade = load_matching(target, found.state, where=start)
+    return f"{'model' if whole else 'backbone'} from {found.words}" + _remade(remade)
 
 
 def _remade(names: list[str]) -> str:
@@ -116,16 +128,3 @@ def _backbone_body(model: MaskRCNN) -> nn.Module:
     if isinstance(body, nn.Sequential):  # MobileNetV2's checkpoint calls its layers features.*
         return nn.ModuleDict({"features": body})
     return body
-
-
-def _fetch(weights: WeightsEnum) -> dict[str, torch.Tensor]:
-    try:
-        state: dict[str, torch.Tensor] = weights.get_state_dict(check_hash=True)
-    except OSError as error:
-        name = str(weights.url).rsplit("/", 1)[-1]
-        raise TrainingError(
-            f"torchvision could not download {name}: {error}.",
-            hint=f"Without internet, put that file into {torch.hub.get_dir()}/checkpoints, "
-            "or start with --init none or --init FILE.",
-        ) from None
-    return state

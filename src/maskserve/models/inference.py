@@ -15,18 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
-from torchvision.ops import nms, roi_align
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign, nms
 
 from maskserve.core.predictor import Image
+from maskserve.models.pyramid import STRIDES, ExactAnchors, pool_pyramid
 from maskserve.runtime.engine import RawDetections
 
 __all__ = ["InferenceNetwork", "TorchEngine"]
 
 _PAD_PX = 32
-_CANONICAL_PX, _CANONICAL_LEVEL = 224, 4  # FPN paper, equation 1
-_LAST_POOLED_LEVEL = 5  # stride 32
+_LAST_STRIDE = 64
 _MAX_LOG_RATIO = math.log(1000.0 / 16)
-_MIN_PROPOSAL_PX, _MIN_BOX_PX = 1e-3, 1e-2  # torchvision's
+_MIN_BOX_PX = 1e-2  # torchvision's
 _NEVER = -1e4
 """Logit of a proposal that must come after all others."""
 
@@ -46,13 +47,17 @@ class InferenceNetwork(nn.Module):
         super().__init__()
         self.model = model.eval()
         self.max_instances = max_instances
-        transform = model.transform
-        self.register_buffer("mean", 255 * torch.tensor(transform.image_mean).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(transform.image_std).view(1, 3, 1, 1))
+        for name in ("mean", "std"):
+            # Multiplied before they are rounded to float32, so that no digit is lost.
+            values = [255 * value for value in getattr(model.transform, f"image_{name}")]
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        self._has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in model.modules())
 
     def forward(self, image: Tensor, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See the table in ``maskserve.core.manifest`` for inputs and outputs."""
         pixels = (image.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.std
+        if self._has_group_norm:  # torch's loses a digit where channels come last
+            pixels = pixels.contiguous()
         size = (pixels.shape[2], pixels.shape[3])
         features = list(self.model.backbone(_pad(pixels)).values())
         proposals = self._propose(features, size)
@@ -66,24 +71,24 @@ class InferenceNetwork(nn.Module):
         top_n, post_n = rpn._pre_nms_top_n["testing"], rpn._post_nms_top_n["testing"]
         boxes, scores, levels = [], [], []
         logits, deltas = rpn.head(features)
-        first_stride = _first_stride(features)
-        padded_h, padded_w = (length * first_stride for length in features[0].shape[2:])
         for level, cell in enumerate(rpn.anchor_generator.cell_anchors):
-            grid_h, grid_w = features[level].shape[2], features[level].shape[3]
-            anchors = _anchors(cell, grid_h, grid_w, padded_h // grid_h, padded_w // grid_w)
+            grid = features[level].shape[2], features[level].shape[3]
+            anchors = _anchors(cell, grid, _anchor_stride(rpn.anchor_generator, features, level))
             score = logits[level].permute(0, 2, 3, 1).reshape(-1)
-            delta = deltas[level].reshape(-1, 4, grid_h, grid_w).permute(2, 3, 0, 1).reshape(-1, 4)
+            delta = deltas[level].reshape(-1, 4, *grid).permute(2, 3, 0, 1).reshape(-1, 4)
             # A level with fewer anchors than top_n is filled up, so that top_n stays a constant
             # of the graph. The fillers have no area: they come last, and fall out at the end.
             score, order = torch.cat([score, score.new_full((top_n,), _NEVER)]).topk(top_n)
             anchors = torch.cat([anchors, anchors.new_zeros(top_n, 4)])[order]
             delta = torch.cat([delta, delta.new_zeros(top_n, 4)])[order]
-            box = _clip(_decode(anchors, delta, (1.0, 1.0, 1.0, 1.0)), size)
+            box = _clip(_decode(anchors, delta, rpn.box_coder.weights), size)
             boxes.append(box)
-            scores.append(torch.where(_has_area(box, _MIN_PROPOSAL_PX), score, _NEVER))
+            scores.append(torch.where(_has_area(box, rpn.min_size), score, _NEVER))
             levels.append(torch.full_like(score, level))
         all_boxes, all_scores, all_levels = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
         kept = nms(_apart(all_boxes, all_levels, size), all_scores, rpn.nms_thresh)[:post_n]
+        if rpn.min_size > _MIN_BOX_PX:  # else, what is too small falls out at the end
+            kept = kept[all_scores[kept] > _NEVER]
         return all_boxes[kept]
 
     def _detect(
@@ -115,8 +120,22 @@ class InferenceNetwork(nn.Module):
 
 
 def _first_stride(features: list[Tensor]) -> int:
-    """Stride of the finest of the pyramid's levels, of which the last is of stride 64."""
-    return 1 << (_LAST_POOLED_LEVEL + 2 - len(features))
+    """Stride of the finest of the pyramid's levels."""
+    return _LAST_STRIDE >> (len(features) - 1)
+
+
+def _anchor_stride(
+    generator: AnchorGenerator, features: list[Tensor], level: int
+) -> tuple[int, int]:
+    """Distance (vertical, horizontal) between a level's anchors in pixels."""
+    if isinstance(generator, ExactAnchors):
+        return STRIDES[level], STRIDES[level]
+    first_stride = _first_stride(features)
+    vertical, horizontal = (
+        length * first_stride // cells
+        for length, cells in zip(features[0].shape[2:], features[level].shape[2:], strict=True)
+    )
+    return vertical, horizontal
 
 
 def _pad(pixels: Tensor) -> Tensor:
@@ -125,10 +144,10 @@ def _pad(pixels: Tensor) -> Tensor:
     return nn.functional.pad(pixels, (0, -width % _PAD_PX, 0, -height % _PAD_PX))
 
 
-def _anchors(cell: Tensor, grid_h: int, grid_w: int, stride_h: int, stride_w: int) -> Tensor:
-    """Anchors of one level, (grid_h * grid_w * A, 4), row by row, in torchvision's order."""
-    ys = torch.arange(grid_h, device=cell.device, dtype=cell.dtype) * stride_h
-    xs = torch.arange(grid_w, device=cell.device, dtype=cell.dtype) * stride_w
+def _anchors(cell: Tensor, grid: tuple[int, int], stride: tuple[int, int]) -> Tensor:
+    """Anchors of one level, (grid height * grid width * A, 4), row by row."""
+    ys = torch.arange(grid[0], device=cell.device, dtype=cell.dtype) * stride[0]
+    xs = torch.arange(grid[1], device=cell.device, dtype=cell.dtype) * stride[1]
     shift_y, shift_x = torch.meshgrid(ys, xs, indexing="ij")
     shifts = torch.stack([shift_x, shift_y, shift_x, shift_y], dim=-1).reshape(-1, 1, 4)
     return (shifts + cell).reshape(-1, 4)
@@ -160,29 +179,11 @@ def _apart(boxes: Tensor, groups: Tensor, size: tuple[int, int]) -> Tensor:
     return boxes + (groups.to(boxes.dtype) * (size[0] + size[1]))[:, None]
 
 
-def _pool(features: list[Tensor], boxes: Tensor, pooler: nn.Module) -> Tensor:
-    """RoIAlign of each box on the pyramid level that fits its size: (N, C, k, k)."""
-    first_stride = _first_stride(features)
-    first_level = first_stride.bit_length() - 1
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(areas.sqrt() / _CANONICAL_PX) + 1e-6)
-    level = level.clamp(first_level, _LAST_POOLED_LEVEL) - first_level
-    pooled, order = [], []
-    for index, feature in enumerate(features[:-1]):  # the last level only makes proposals
-        members = (level == index).nonzero()[:, 0]
-        rois = torch.cat([boxes.new_zeros(members.shape[0], 1), boxes[members]], dim=1)
-        pooled.append(
-            roi_align(
-                feature,
-                rois,
-                output_size=pooler.output_size,
-                spatial_scale=1 / (first_stride * 2**index),
-                sampling_ratio=pooler.sampling_ratio,
-                aligned=False,
-            )
-        )
-        order.append(members)
-    return torch.cat(pooled)[torch.cat(order).argsort()]
+def _pool(features: list[Tensor], boxes: Tensor, pooler: MultiScaleRoIAlign) -> Tensor:
+    """RoIAlign of the only photo's boxes: (N, C, k, k)."""
+    rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)
+    levels = features[:-1]  # the last level only makes proposals
+    return pool_pyramid(levels, rois, pooler, first_stride=_first_stride(features))
 
 
 class TorchEngine:

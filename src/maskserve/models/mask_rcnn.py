@@ -1,8 +1,8 @@
 """Mask R-CNN from torchvision's detection machinery.
 
 He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870. Proposals, matching, sampling, losses,
-NMS and RoIAlign are torchvision's; here is only what makes the two families of models: the
-standard heads, and light ones designed for CPUs.
+NMS and RoIAlign are torchvision's; here is only what makes the light model, designed for CPUs.
+See ``resnet`` for the other family.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torchvision.ops import Conv2dNormActivation
 from maskserve.core.manifest import Preprocess
 from maskserve.models.backbones import MobileNetFpn
 
-__all__ = ["LightBoxHead", "LightDesign", "SeparableRpnHead", "build_light", "build_standard"]
+__all__ = ["LightBoxHead", "LightDesign", "SeparableRpnHead", "build_light", "transform_options"]
 
 # torchvision can resize inside the model; here photos arrive resized, by the preprocessing that
 # serving uses too.
@@ -107,19 +107,14 @@ class LightBoxHead(nn.Sequential):
         )
 
 
-def _normalisation(preprocess: Preprocess) -> dict[str, list[float]]:
-    """torchvision works on 0..1, the manifest on 0..255."""
+def transform_options(preprocess: Preprocess) -> dict[str, Any]:
+    """Arguments of torchvision's detection models for photos that arrive resized."""
     return {
+        # torchvision works on 0..1, the manifest on 0..255.
         "image_mean": [value / 255 for value in preprocess.mean],
         "image_std": [value / 255 for value in preprocess.std],
+        **_RESIZED_OUTSIDE,
     }
-
-
-def build_standard(backbone: nn.Module, classes: int, preprocess: Preprocess) -> MaskRCNN:
-    """torchvision's (and the paper's) heads: 1000 proposals, FC 1024, mask head 4x256."""
-    return MaskRCNN(
-        backbone, num_classes=classes + 1, **_normalisation(preprocess), **_RESIZED_OUTSIDE
-    )
 
 
 def build_light(
@@ -145,8 +140,7 @@ def build_light(
         box_batch_size_per_image=design.sampled_boxes,
         mask_head=MaskRCNNHeads(channels, design.mask_channels, 1),
         mask_predictor=MaskRCNNPredictor(mask_width, mask_width, classes + 1),
-        **_normalisation(preprocess),
-        **_RESIZED_OUTSIDE,
+        **transform_options(preprocess),
     )
     _initialise_objectness(model)
     return model

@@ -10,12 +10,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
 from maskserve.core.manifest import Preprocess
 from maskserve.models.mask_rcnn import LightDesign
+from maskserve.models.resnet import ResNetDesign
+from maskserve.models.start import Demands
 from maskserve.runtime.files import read_toml
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "BackgroundSettings",
     "ExtraSettings",
     "TrainSettings",
+    "adopt_start",
     "read_settings",
     "settings_sha256",
 ]
@@ -32,8 +35,23 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _design_kind(value: object) -> str:
+    has_depth = isinstance(value, dict) and "depth" in value
+    return "resnet" if has_depth or isinstance(value, ResNetDesign) else "light"
+
+
+Design = Annotated[
+    Annotated[LightDesign, Tag("light")] | Annotated[ResNetDesign, Tag("resnet")],
+    Discriminator(_design_kind),
+]
+
+
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_PIXELS = ("channel_order", "mean", "std")
+"""Of the preprocessing, what weights depend on."""
 
 
 class AugmentSettings(_Settings):
@@ -90,8 +108,9 @@ class TrainSettings(_Settings):
     """Name of the model in manifests and in the API."""
     model: Literal["mobilenet_v2", "resnet50", "resnet101"] = "mobilenet_v2"
     init: str = "auto"
-    """Initial weights: imagenet, coco (resnet50), none, a file, or auto: the most that
-    torchvision has for the model, coco for resnet50 and imagenet for the others."""
+    """Initial weights: imagenet, coco (resnet50), none, a file, detectron2://NAME for one of
+    Detectron2's zoo, or auto: the most that torchvision has for the model, coco for resnet50 and
+    imagenet for the others. See :func:`adopt_start`."""
     seed: int = 0
     steps: Count = 2000
     validate_every: Count = 250
@@ -122,8 +141,8 @@ class TrainSettings(_Settings):
     """Where to log besides ``results.csv``, which is always written."""
     max_instances: Count = 100
     """The model gives no more of them for a photo, those with the best scores."""
-    design: LightDesign | None = None
-    """Sizes of the light model's parts; not for ResNets."""
+    design: Design | None = None
+    """Sizes of the model's parts; a table with ``depth`` is a ResNet's."""
     preprocess: Preprocess = Preprocess()
     augment: AugmentSettings = AugmentSettings()
     backgrounds: BackgroundSettings | None = None
@@ -154,6 +173,37 @@ def read_settings(config: Path | None, overrides: Mapping[str, Any]) -> TrainSet
         raise SettingsError(_explain(error, config)) from None
 
 
+def adopt_start(settings: TrainSettings, demands: Demands) -> TrainSettings:
+    """Settings for weights that need a certain model and certain pixels.
+
+    Model, design, order of channels, mean and std become what the weights were trained with. The
+    size of photos stays a free choice.
+
+    Raises:
+        SettingsError: One of them was set to something else.
+    """
+    wanted = {"model": demands.model, "design": demands.design}
+    pixels = {key: getattr(demands.preprocess, key) for key in _PIXELS}
+    for group, table, values in (
+        ("", settings, wanted),
+        ("preprocess.", settings.preprocess, pixels),
+    ):
+        for key in table.model_fields_set & values.keys():
+            found = getattr(table, key)
+            if found not in (None, values[key]):
+                raise SettingsError(
+                    f"{group}{key} is set to {_short(found)}, but the initial weights were trained "
+                    f"with {_short(values[key])} ({demands.known_from}).",
+                    hint=f"Leave {group}{key} out: it follows from --init {settings.init}.",
+                )
+    preprocess = settings.preprocess.model_copy(update=pixels)
+    return settings.model_copy(update=wanted | {"preprocess": preprocess})
+
+
+def _short(value: object) -> str:
+    return "another design" if is_dataclass(value) else str(value)
+
+
 def settings_sha256(settings: TrainSettings) -> str:
     """Hash of the resolved settings, the same for equal ones on every machine; without loggers."""
     text = json.dumps(settings.model_dump(mode="json", exclude={"loggers"}), sort_keys=True)
@@ -162,12 +212,14 @@ def settings_sha256(settings: TrainSettings) -> str:
 
 def _explain(error: ValidationError, config: Path | None) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    # The kind of a design is not part of the file.
+    loc = [part for part in first["loc"] if part not in ("light", "resnet")]
+    key = ".".join(str(part) for part in loc)
     where = f" in {config}" if config else ""
     if first["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}{where}: {first['msg']} (found {first['input']!r})."
     tables: dict[str, Any] = {
-        "design": LightDesign,
+        "design": ResNetDesign if "resnet" in first["loc"] else LightDesign,
         "preprocess": Preprocess,
         "augment": AugmentSettings,
         "backgrounds": BackgroundSettings,

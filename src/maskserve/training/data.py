@@ -58,7 +58,7 @@ class Target(TypedDict):
 
 
 Example = tuple[Tensor, Target]
-"""A photo, float32 (3, H, W) in 0..1, and its target."""
+"""A photo, float32 (3, H, W) in 0..1, in the model's order of channels, and its target."""
 
 
 class StepSampler(Sampler[int]):
@@ -114,7 +114,7 @@ class TrainingExamples(TorchDataset[Example]):
             scene = tile_scenes([self._scene(n, rng, zoom=0.5) for n in numbers])
         else:
             scene = self._scene(number, rng)
-        return _to_example(augment_scene(scene, augment, rng=rng))
+        return _to_example(augment_scene(scene, augment, rng=rng), self._settings.preprocess)
 
     def _scene(self, number: int, rng: np.random.Generator, *, zoom: float = 1.0) -> Scene:
         """A view of a photo, a background or an extra photo, perhaps with pasted instances."""
@@ -208,17 +208,21 @@ class ValidationExamples(TorchDataset[Example]):
         window = Window(size, 0, 0, max(size), flipped=False)
         image = read_image(sample.image_path)
         fill = _fill(self._preprocess)
-        return _to_example(place_scene(image, sample.annotations, window, fill=fill))
+        scene = place_scene(image, sample.annotations, window, fill=fill)
+        return _to_example(scene, self._preprocess)
 
 
 def _fill(preprocess: Preprocess) -> tuple[int, int, int]:
-    red, green, blue = (round(value) for value in preprocess.mean)
-    return red, green, blue
+    """The mean as an RGB colour."""
+    first, green, last = (round(value) for value in preprocess.mean)
+    return (last, green, first) if preprocess.channel_order == "bgr" else (first, green, last)
 
 
-def _to_example(scene: Scene) -> Example:
-    """From a scene of numpy arrays to tensors; boxes are tight around the masks."""
+def _to_example(scene: Scene, preprocess: Preprocess) -> Example:
+    """From an RGB scene of numpy arrays to tensors; boxes are tight around the masks."""
     image = torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255
+    if preprocess.channel_order == "bgr":
+        image = image.flip(0)
     labels = [Categories.label_of(int(index)) for index in scene.class_indices]
     return image, {
         "boxes": torch.from_numpy(_tight_boxes(scene.masks)),

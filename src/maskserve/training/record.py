@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maskserve.core.errors import TrainingError
 from maskserve.core.manifest import Manifest, Postprocess, Provenance
+from maskserve.models.resnet import ResNetDesign
 from maskserve.reporting.run import PhotoCounts
 from maskserve.reporting.wording import quantity
 from maskserve.training.config import TrainSettings
@@ -67,7 +68,7 @@ class RunRecord(BaseModel):
             version=self.started[:10].replace("-", "."),
             licence="unknown",
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            backbone=settings.model,
+            backbone=_backbone_of(settings),
             classes=self.classes,
             category_ids=self.category_ids,
             preprocess=settings.preprocess,
@@ -83,6 +84,11 @@ class RunRecord(BaseModel):
             ),
             files={},
         )
+
+
+def _backbone_of(settings: TrainSettings) -> str:
+    design = settings.design
+    return design.name if isinstance(design, ResNetDesign) else settings.model
 
 
 class FalseFinds(BaseModel):

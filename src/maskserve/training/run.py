@@ -22,6 +22,8 @@ import os
 import platform
 import time
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -37,25 +39,29 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, Logger
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
 
 from maskserve.core.errors import DatasetError, TrainingError
 from maskserve.core.manifest import Manifest
 from maskserve.datasets import Dataset, Sample, available_splits, load_dataset, split_dataset
+from maskserve.datasets.download import OnProgress
 from maskserve.evaluation import coverage_error, evaluate, judge_photos, write_predictions
 from maskserve.evaluation.calibration import calibrate_threshold
 from maskserve.evaluation.coco import MIN_SCORE, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
+from maskserve.models.build import NAMED_STARTS
 from maskserve.models.checkpoint import read_weights, write_weights
+from maskserve.models.start import read_start
 from maskserve.reporting.history import merge_logs, write_curves
 from maskserve.reporting.run import EXAMPLES_FILE, count_photos
 from maskserve.reporting.wording import quantity
 from maskserve.runtime.files import write_file
 from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.predictor import EnginePredictor
-from maskserve.training.config import TrainSettings, settings_sha256
+from maskserve.training.config import TrainSettings, adopt_start, settings_sha256
 from maskserve.training.data import (
     Backgrounds,
     StepSampler,
@@ -101,6 +107,7 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         MissingExtraError: The package of a logger is not installed.
     """
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    settings = _adopt_start(settings, console)
     train_set, val_set = _load_splits(settings, data)
     extra = _load_extra(settings, train_set)
     backgrounds = Backgrounds()
@@ -154,6 +161,43 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
     report = write_reports(out, val_set)  # Lightning has logged the last validation only now
     console.print(f"Done. Look at {report}. Next: maskserve export {out} --out BUNDLE")
     return read_validation(out)
+
+
+def _adopt_start(settings: TrainSettings, console: Console) -> TrainSettings:
+    """Settings that suit the initial weights, and a line that says what these ask for."""
+    if settings.init in NAMED_STARTS:
+        return settings
+    with _download_progress(console) as tell:
+        demands = read_start(settings.init, on_progress=tell).demands
+    if demands is None:
+        return settings
+    adopted = adopt_start(settings, demands)
+    pixels = adopted.preprocess
+    console.print(
+        f"{settings.init} asks for {adopted.model}, photos in {pixels.channel_order.upper()}, mean "
+        f"{_numbers(pixels.mean)}, std {_numbers(pixels.std)} (from {demands.known_from})."
+    )
+    return adopted
+
+
+@contextmanager
+def _download_progress(console: Console) -> Iterator[OnProgress]:
+    """A bar for a download, if there is one and somebody sees it."""
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("Downloading", total=None, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=True)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 class _Validator(Callback):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from maskserve.core import Preprocess
 from maskserve.core.errors import SettingsError
+from maskserve.models import ResNetDesign
+from maskserve.models.start import Demands
 from maskserve.training import TrainSettings, read_settings
-from maskserve.training.config import settings_sha256
+from maskserve.training.config import adopt_start, settings_sha256
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("*.toml"))
 
@@ -64,3 +68,44 @@ def test_hash_tells_settings_apart() -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_valid(recipe: Path) -> None:
     assert read_settings(recipe, {}).name == recipe.stem
+
+
+DEMANDS = Demands(
+    "resnet50",
+    ResNetDesign(stride_in_1x1=True),
+    Preprocess(channel_order="bgr", short_side_px=800, mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0)),
+    "its config",
+)
+
+
+def test_initial_weights_decide_network_and_pixels_but_not_the_size() -> None:
+    settings = TrainSettings(preprocess=Preprocess(short_side_px=320), init="model_final.pth")
+    adopted = adopt_start(settings, DEMANDS)
+    assert (adopted.model, adopted.design) == (DEMANDS.model, DEMANDS.design)
+    assert adopted.preprocess.channel_order == "bgr"
+    assert adopted.preprocess.mean == (1.0, 2.0, 3.0)
+    assert adopted.preprocess.short_side_px == 320
+    assert adopt_start(adopted, DEMANDS) == adopted
+    assert TrainSettings.model_validate_json(adopted.model_dump_json()) == adopted
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model": "resnet101"}, r"model is set to resnet101.*with resnet50.*Leave model out"),
+        ({"preprocess": {"channel_order": "rgb"}}, r"preprocess.channel_order is set to rgb"),
+        ({"preprocess": {"std": [58, 57, 57]}}, r"preprocess.std is set to"),
+        ({"design": {"depth": 101}}, r"design is set to another design"),
+    ],
+)
+def test_settings_that_contradict_initial_weights_are_refused(
+    values: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SettingsError, match=words):
+        adopt_start(TrainSettings.model_validate(values), DEMANDS)
+
+
+def test_a_misspelt_key_of_a_resnets_design_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("[design]\ndepth = 50\nproposalz = 300\n")
+    with pytest.raises(SettingsError, match=r"“design.proposalz”.*Did you mean “proposals”"):
+        read_settings(tmp_path / "recipe.toml", {})

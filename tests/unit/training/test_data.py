@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,20 @@ def test_an_example_depends_on_its_number_alone(shapes: Dataset) -> None:
     in_order = [examples[number][0] for number in range(6)]
     assert torch.equal(TrainingExamples(shapes, SETTINGS)[4][0], in_order[4])
     assert not torch.equal(in_order[0], in_order[4])
+
+
+@pytest.mark.parametrize("examples", [TrainingExamples, ValidationExamples])
+def test_photos_arrive_in_the_models_order_of_channels(shapes: Dataset, examples: Any) -> None:
+    pixels = SETTINGS.preprocess.model_copy(
+        update={"channel_order": "bgr", "mean": SETTINGS.preprocess.mean[::-1]}
+    )
+    bgr = SETTINGS.model_copy(update={"preprocess": pixels})
+    rgb_first, bgr_first = (
+        examples(shapes, settings if examples is TrainingExamples else settings.preprocess)[0][0]
+        for settings in (SETTINGS, bgr)
+    )
+    assert torch.equal(bgr_first.flip(0), rgb_first)
+    assert not torch.equal(bgr_first, rgb_first)
 
 
 def test_boxes_are_tight_around_masks(shapes: Dataset) -> None:

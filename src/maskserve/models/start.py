@@ -1,0 +1,127 @@
+"""What a training may start from, and what that asks of the model that takes it.
+
+Weights only mean something in the network that they were trained in, fed with the pixels that they
+were trained on. With a checkpoint of Detectron2 both are known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from maskserve.core.errors import ParameterError
+from maskserve.core.manifest import Preprocess
+from maskserve.datasets.download import OnProgress
+from maskserve.models.checkpoint import read_weights
+from maskserve.models.detectron2.config import read_config
+from maskserve.models.detectron2.weights import (
+    add_levels,
+    is_detectron2_state,
+    translate_detectron2_state,
+)
+from maskserve.models.detectron2_zoo import (
+    base_design,
+    base_preprocess,
+    fetch_zoo_model,
+    find_zoo_model,
+)
+from maskserve.models.resnet import ResNetDesign
+from maskserve.runtime.bundle import shipped_bundles
+
+__all__ = ["Demands", "Start", "read_start"]
+
+_CONFIG_NAME = "config.yaml"  # as Detectron2's trainer calls it
+_LAST_BLOCK = re.compile(r"backbone\.bottom_up\.res4\.(\d+)\.conv1\.weight")
+_DEPTHS = {5: 50, 22: 101, 35: 152}  # by the last block of res4
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What weights ask of the model that they are loaded into.
+
+    Attributes:
+        model: Its name.
+        design: Its sizes.
+        preprocess: Of which order of channels, mean and std count.
+        known_from: Where this is known from, in words.
+    """
+
+    model: str
+    design: ResNetDesign
+    preprocess: Preprocess
+    known_from: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Weights to start from.
+
+    Attributes:
+        state: Under this package's names.
+        words: What they are, for the log and the model card.
+        demands: None for plain files of weights, which ask for nothing.
+    """
+
+    state: Mapping[str, Tensor]
+    words: str
+    demands: Demands | None = None
+
+
+def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
+    """Read weights to start from.
+
+    Args:
+        start: ``detectron2://NAME`` for a model of Detectron2's zoo; a checkpoint of Detectron2,
+            whose ``config.yaml`` is used if it lies beside it; or a ``.safetensors`` or
+            weights-only ``.pth`` file.
+        on_progress: Is told of a download.
+
+    Raises:
+        ParameterError: There is no such file or model, or the file holds no weights.
+        SettingsError: The config beside a checkpoint is of another kind of model.
+        DownloadError: The zoo's file cannot be downloaded.
+    """
+    published = find_zoo_model(start)
+    if published is not None:
+        state = read_weights(fetch_zoo_model(published, on_progress=on_progress))
+        demands = _demands(published.design, published.preprocess, "its config in the model zoo")
+        return Start(translate_detectron2_state(state), start, demands)
+    path = Path(start)
+    if path.is_dir() or path.suffix == ".zip" or start in shipped_bundles():
+        raise ParameterError(
+            f"A training cannot start from {start}: in bundles, norms are part of other weights.",
+            hint="Start from the weights.safetensors of the run that the bundle was made from.",
+        )
+    state = read_weights(path)
+    if not is_detectron2_state(state):
+        return Start(state, path.name)
+    return _read_detectron2(path, state)
+
+
+def _read_detectron2(path: Path, state: dict[str, Tensor]) -> Start:
+    config_path = path.with_name(_CONFIG_NAME)
+    if config_path.is_file():
+        config = read_config(config_path, masks=False)
+        state = add_levels(state) if config.averaged else state
+        demands = _demands(config.design, config.preprocess, str(config_path))
+    else:
+        demands = _demands(
+            base_design(_depth_of(state)),
+            base_preprocess(),
+            f"Detectron2's defaults, since there is no {_CONFIG_NAME} beside it",
+        )
+    return Start(translate_detectron2_state(state), f"Detectron2's {path.name}", demands)
+
+
+def _depth_of(state: Mapping[str, Tensor]) -> int:
+    blocks = [int(found[1]) for found in map(_LAST_BLOCK.fullmatch, state) if found]
+    return _DEPTHS.get(max(blocks, default=5), 50)
+
+
+def _demands(design: ResNetDesign, preprocess: Preprocess, known_from: str) -> Demands:
+    name = "resnet50" if design.depth == 50 else "resnet101"
+    return Demands(name, design, preprocess, known_from)
