@@ -50,7 +50,7 @@ def bundle(reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_server_answers_as_detectron2_did(bundle: Path, reference: Path) -> None:
-    registry = ModelRegistry([bundle], precision="f32")
+    registry = ModelRegistry([bundle])
     registry.load()
     app = create_app(ServerSettings(models=(str(bundle),)), registry)
     with np.load(reference / "expected0.npz") as values:

@@ -20,9 +20,10 @@ from maskserve.benchmarking.stages import STAGES, time_stages
 from maskserve.runtime.bundle import find_bundle, read_bundle
 from maskserve.runtime.image_io import FILE_LIMITS, decode_image
 from maskserve.runtime.memory import ProcessMemory
-from maskserve.runtime.openvino_engine import OpenVinoEngine, measure_cost, measure_peak
+from maskserve.runtime.openvino_engine import measure_cost, measure_peak
 from maskserve.runtime.predictor import EnginePredictor
 from maskserve.runtime.preprocess import to_graph_input
+from maskserve.runtime.registry import load_engine
 
 __all__ = ["ANSWERS", "Benchmark", "Memory", "Serving", "Start", "Times", "run_benchmark"]
 
@@ -167,7 +168,7 @@ def run_benchmark(
     load = mean_load()
     bundle = read_bundle(find_bundle(model))
     manifest = bundle.manifest
-    engine = OpenVinoEngine(bundle.model)
+    engine = load_engine(bundle)
     predictor = EnginePredictor(engine, manifest)
     images = [decode_image(photo, limits=FILE_LIMITS) for photo in photos]
     found = [len(predictor.predict(image)) for image in images]
@@ -183,7 +184,7 @@ def run_benchmark(
         ).macs
         for image in images
     ]
-    peak = measure_peak()
+    peak = measure_peak(precision=manifest.arithmetic)
     serving: list[Serving] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         environment = {"XDG_CACHE_HOME": cache, "LOCALAPPDATA": cache, "HOME": cache}

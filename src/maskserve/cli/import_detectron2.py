@@ -9,6 +9,7 @@ import typer
 
 from maskserve.cli.extras import train_extra
 from maskserve.cli.import_options import (
+    ArithmeticOption,
     BundleOption,
     ClassesOption,
     DescriptionOption,
@@ -51,6 +52,7 @@ def detectron2(
     min_score: MinScoreOption = None,
     photo: PhotoOption = None,
     precision: StoredOption = "f32",
+    arithmetic: ArithmeticOption = "f32",
 ) -> None:
     """Make a bundle of a Mask R-CNN that Detectron2 trained, without Detectron2.
 
@@ -81,6 +83,7 @@ def detectron2(
                 min_score=min_score,
                 photos=tuple(photo or ()),
                 precision=precision,
+                arithmetic=arithmetic,
                 on_step=tell,
             ),
         )

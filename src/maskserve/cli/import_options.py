@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maskserve.export import Imported
 
 __all__ = [
+    "ArithmeticOption",
     "BundleOption",
     "ClassesOption",
     "DescriptionOption",
@@ -32,6 +33,14 @@ __all__ = [
 ]
 
 _CLASSES_SHOWN = 5
+
+ArithmeticOption = Annotated[
+    Literal["f32", "auto"],
+    typer.Option(
+        help="How the bundle is served: f32 keeps the model's answers, auto is the fastest that "
+        "the processor has, such as bfloat16."
+    ),
+]
 
 BundleOption = Annotated[
     Path,

@@ -10,6 +10,7 @@ import typer
 
 from maskserve.cli.extras import train_extra
 from maskserve.cli.import_options import (
+    ArithmeticOption,
     BundleOption,
     ClassesOption,
     DescriptionOption,
@@ -53,6 +54,7 @@ def torchvision(
     min_score: MinScoreOption = None,
     photo: PhotoOption = None,
     precision: StoredOption = "f32",
+    arithmetic: ArithmeticOption = "f32",
 ) -> None:
     """Make a bundle of a Mask R-CNN of torchvision.
 
@@ -84,6 +86,7 @@ def torchvision(
                 min_score=min_score,
                 photos=tuple(photo or ()),
                 precision=precision,
+                arithmetic=arithmetic,
                 on_step=tell,
             ),
         )

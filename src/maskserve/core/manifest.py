@@ -97,6 +97,8 @@ class Manifest(_Frozen):
     """Everything that serving needs to know about a model.
 
     Attributes:
+        arithmetic: What it was measured with and is to be served in: ``f32``, or ``auto`` for the
+            fastest that the CPU has, such as bfloat16.
         metrics: By data set name, then as in ``metrics.json``:
             ``{"balloon val": {"bbox": {"AP": …}, "segm": {…}}}``, 0..100.
         files: sha256 by file name, of every file of the bundle but the manifest.
@@ -114,6 +116,7 @@ class Manifest(_Frozen):
     category_ids: tuple[int, ...]
     preprocess: Preprocess = Preprocess()
     postprocess: Postprocess = Postprocess()
+    arithmetic: Literal["auto", "f32"] = "auto"
     metrics: dict[str, dict[str, dict[str, float]]] = {}
     provenance: Provenance
     tool_versions: dict[str, str] = {}

@@ -31,9 +31,10 @@ from maskserve.evaluation.measures import accuracy_key
 from maskserve.runtime.bundle import Bundle, find_bundle, read_bundle
 from maskserve.runtime.image_io import encode_image, read_image
 from maskserve.runtime.memory import measure_peak_memory
-from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision, measure_cost
+from maskserve.runtime.openvino_engine import Precision, measure_cost
 from maskserve.runtime.predictor import EnginePredictor
 from maskserve.runtime.preprocess import resized_size, to_graph_input
+from maskserve.runtime.registry import load_engine
 
 __all__ = [
     "Candidate",
@@ -165,7 +166,7 @@ def load_candidates(
         if any(name == candidate.name for candidate in candidates):
             raise ParameterError(f"“{given}” is named twice.", hint="Name each model once.")
         bundle = read_bundle(find_bundle(given))
-        engine = OpenVinoEngine(bundle.model, precision=precision)
+        engine = load_engine(bundle, precision=precision)
         predictor = EnginePredictor(engine, bundle.manifest)
         candidates.append(Candidate(name, bundle, predictor, engine.arithmetic, engine.threads))
     return candidates

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import file_digest
 from pathlib import Path
+from typing import Literal
 
 from torchvision.models.detection import MaskRCNN
 
@@ -39,6 +40,7 @@ class ImportOptions:
         min_score: Default threshold of the bundle; by default the model's own.
         photos: To compare answers by; rendered scenes if there are none.
         precision: How weights are stored; ``f32`` keeps every digit.
+        arithmetic: How the bundle is to be served; only ``f32`` keeps the model's answers.
         on_step: Is told what is being done, in words.
     """
 
@@ -48,6 +50,7 @@ class ImportOptions:
     min_score: float | None = None
     photos: tuple[Path, ...] = ()
     precision: Precision = "f32"
+    arithmetic: Literal["auto", "f32"] = "f32"
     on_step: Callable[[str], None] = lambda _: None
 
 
@@ -187,6 +190,7 @@ def _write(
         category_ids=categories.category_ids,
         preprocess=preprocess,
         postprocess=postprocess,
+        arithmetic=options.arithmetic,
         provenance=provenance,
         files={},
     )

@@ -16,12 +16,12 @@ from maskserve.core.errors import (
     ServerNotReadyError,
     UnknownModelError,
 )
-from maskserve.runtime.bundle import find_bundle, read_bundle, read_manifest
+from maskserve.runtime.bundle import Bundle, find_bundle, read_bundle, read_manifest
 from maskserve.runtime.model_cache import ModelCache
 from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision
 from maskserve.runtime.predictor import EnginePredictor
 
-__all__ = ["ModelRegistry", "load_predictor"]
+__all__ = ["ModelRegistry", "load_engine", "load_predictor"]
 
 
 def load_predictor(
@@ -47,8 +47,24 @@ def load_predictor(
         BundleError: The bundle is damaged, or too new.
     """
     bundle = read_bundle(find_bundle(name_or_path))
-    engine = OpenVinoEngine(bundle.model, precision=precision, threads=threads, cache=cache)
+    engine = load_engine(bundle, precision=precision, threads=threads, cache=cache)
     return EnginePredictor(engine, bundle.manifest)
+
+
+def load_engine(
+    bundle: Bundle,
+    *,
+    precision: Precision = "auto",
+    threads: int | None = None,
+    cache: ModelCache | None = None,
+) -> OpenVinoEngine:
+    """The engine of a bundle; see :func:`load_predictor`.
+
+    With the precision ``auto`` a bundle may ask for ``f32`` (``Manifest.arithmetic``).
+    """
+    if precision == "auto":
+        precision = bundle.manifest.arithmetic
+    return OpenVinoEngine(bundle.model, precision=precision, threads=threads, cache=cache)
 
 
 class ModelRegistry:

@@ -13,7 +13,9 @@ from maskserve.core.errors import (
     ServerNotReadyError,
     UnknownModelError,
 )
-from maskserve.runtime.registry import ModelRegistry, load_predictor
+from maskserve.runtime.bundle import Bundle, read_bundle
+from maskserve.runtime.openvino_engine import OpenVinoEngine
+from maskserve.runtime.registry import ModelRegistry, load_engine, load_predictor
 
 
 def test_a_predictor_of_a_bundle_answers(tiny_bundle: Path) -> None:
@@ -21,6 +23,14 @@ def test_a_predictor_of_a_bundle_answers(tiny_bundle: Path) -> None:
     instances = predictor.predict(np.zeros((60, 80, 3), np.uint8))
     assert instances.coverage().masked_px == 768 + 1200 - 48
     assert [instances.class_names[i] for i in instances.class_indices] == ["balloon", "kite"]
+
+
+def test_a_bundle_may_ask_for_exact_arithmetic(tiny_bundle: Path) -> None:
+    fast = read_bundle(tiny_bundle)
+    exact = Bundle(fast.path, fast.manifest.model_copy(update={"arithmetic": "f32"}), fast.model)
+    assert load_engine(exact).arithmetic == "f32"
+    assert load_engine(fast, precision="f32").arithmetic == "f32"
+    assert load_engine(fast).arithmetic == OpenVinoEngine(fast.model).arithmetic
 
 
 def test_names_are_known_before_anything_is_loaded(
