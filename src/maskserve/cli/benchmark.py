@@ -31,7 +31,7 @@ def benchmark(
         ),
     ],
     *,
-    photo: Annotated[
+    image: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="FILE",
@@ -60,14 +60,14 @@ def benchmark(
     Examples:
 
         maskserve benchmark balloon
-        maskserve benchmark ./mine.zip --photo photo.jpg --json speed.json
+        maskserve benchmark ./mine.zip --image photo.jpg --json speed.json
     """
     from maskserve.benchmarking.benchmark import run_benchmark
     from maskserve.runtime.files import write_file
     from maskserve.runtime.image_io import FILE_LIMITS, read_image
 
     counts = _parse_clients(clients)
-    paths = photo or [Path(str(files("maskserve") / "api" / "static" / "example.jpg"))]
+    paths = image or [Path(str(files("maskserve") / "api" / "static" / "example.jpg"))]
     for path in paths:
         read_image(path, limits=FILE_LIMITS)  # so that a message names the file
     with make_progress() as progress:

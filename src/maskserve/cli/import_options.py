@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,8 +13,6 @@ from maskserve.cli.report import make_console
 from maskserve.core.errors import ParameterError
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from maskserve.export import Imported
 
 __all__ = [
@@ -124,30 +122,11 @@ def _read_lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def show_steps() -> AbstractContextManager[Callable[[str], None]]:
+@contextmanager
+def show_steps() -> Iterator[Callable[[str], None]]:
     """A line on stderr that says what is being done, if that is a terminal."""
-    return _Steps()
-
-
-class _Steps:
-    def __init__(self) -> None:
-        self._console = make_console(stderr=True)
-        self._status: Status | None = None
-
-    def __enter__(self) -> Callable[[str], None]:
-        return self._tell
-
-    def _tell(self, step: str) -> None:
-        if not self._console.is_terminal:
-            return
-        if self._status is None:
-            self._status = self._console.status(step)
-            self._status.start()
-        self._status.update(step)
-
-    def __exit__(self, *_: object) -> None:
-        if self._status is not None:
-            self._status.stop()
+    with make_console(stderr=True).status("") as status:
+        yield status.update
 
 
 def print_imported(imported: Imported, out: Path) -> None:

@@ -18,7 +18,7 @@ from maskserve.models.backbones import mobilenet_v2_fpn
 from maskserve.models.checkpoint import load_matching
 from maskserve.models.mask_rcnn import LightDesign, build_light
 from maskserve.models.resnet import ResNetDesign, ResNetMaskRcnn
-from maskserve.models.start import read_start
+from maskserve.models.start import Start, read_start
 from maskserve.models.torchvision_zoo import fetch_weights, modern_names
 
 __all__ = ["MODELS", "NAMED_STARTS", "build_model", "initialise"]
@@ -74,7 +74,7 @@ def build_model(
     return ResNetMaskRcnn(design, classes, preprocess)
 
 
-def initialise(model: MaskRCNN, name: str, start: str) -> str:
+def initialise(model: MaskRCNN, name: str, start: str | Start) -> str:
     """Load initial weights into a model that :func:`build_model` made.
 
     Args:
@@ -83,8 +83,8 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
         start: ``auto``: ``coco`` where there is one, else ``imagenet``; ``none``;
             ``imagenet``: the backbone from torchvision's ImageNet checkpoint;
             ``coco``: the whole model from torchvision's COCO Mask R-CNN (resnet50 only);
-            or what :func:`maskserve.models.start.read_start` reads, of a whole model or of a
-            backbone. Heads of another number of classes are left as they are.
+            or what :func:`maskserve.models.start.read_start` reads or has read, of a whole model
+            or of a backbone. Heads of another number of classes are left as they are.
 
     Returns:
         What was loaded, in words, for the log and the model card.
@@ -111,10 +111,10 @@ def initialise(model: MaskRCNN, name: str, start: str) -> str:
         state = modern_names(fetch_weights(weights))
         remade = load_matching(model, state, where=str(weights))
         return f"torchvision {weights}" + _remade(remade)
-    found = read_start(start)
+    found = start if isinstance(start, Start) else read_start(start)
     whole = any(key.startswith(("roi_heads.", "backbone.fpn.")) for key in found.state)
     target = model if whole else _backbone_body(model)
-    remade = load_matching(target, found.state, where=start)
+    remade = load_matching(target, found.state, where=found.source)
     return f"{'model' if whole else 'backbone'} from {found.words}" + _remade(remade)
 
 

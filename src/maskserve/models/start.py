@@ -61,11 +61,13 @@ class Start:
     """Weights to start from.
 
     Attributes:
+        source: As it was asked for.
         state: Under this package's names.
         words: What they are, for the log and the model card.
         demands: None for plain files of weights, which ask for nothing.
     """
 
+    source: str
     state: Mapping[str, Tensor]
     words: str
     demands: Demands | None = None
@@ -89,7 +91,7 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
     if published is not None:
         state = read_weights(fetch_zoo_model(published, on_progress=on_progress))
         demands = _demands(published.design, published.preprocess, "its config in the model zoo")
-        return Start(translate_detectron2_state(state), start, demands)
+        return Start(start, translate_detectron2_state(state), start, demands)
     path = Path(start)
     if path.is_dir() or path.suffix == ".zip" or start in shipped_bundles():
         raise ParameterError(
@@ -98,11 +100,12 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
         )
     state = read_weights(path)
     if not is_detectron2_state(state):
-        return Start(state, path.name)
-    return _read_detectron2(path, state)
+        return Start(start, state, path.name)
+    return _read_detectron2(start, state)
 
 
-def _read_detectron2(path: Path, state: dict[str, Tensor]) -> Start:
+def _read_detectron2(start: str, state: dict[str, Tensor]) -> Start:
+    path = Path(start)
     config_path = path.with_name(_CONFIG_NAME)
     if config_path.is_file():
         config = read_config(config_path, masks=False)
@@ -114,7 +117,8 @@ def _read_detectron2(path: Path, state: dict[str, Tensor]) -> Start:
             base_preprocess(),
             f"Detectron2's defaults, since there is no {_CONFIG_NAME} beside it",
         )
-    return Start(translate_detectron2_state(state), f"Detectron2's {path.name}", demands)
+    words = f"Detectron2's {path.name}"
+    return Start(start, translate_detectron2_state(state), words, demands)
 
 
 def _depth_of(state: Mapping[str, Tensor]) -> int:

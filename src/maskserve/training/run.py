@@ -54,7 +54,8 @@ from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
 from maskserve.models.build import NAMED_STARTS
 from maskserve.models.checkpoint import read_weights, write_weights
-from maskserve.models.start import read_start
+from maskserve.models.resnet import ResNetDesign
+from maskserve.models.start import Demands, Start, read_start
 from maskserve.reporting.history import merge_logs, write_curves
 from maskserve.reporting.run import EXAMPLES_FILE, count_photos
 from maskserve.reporting.wording import quantity
@@ -107,7 +108,7 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         MissingExtraError: The package of a logger is not installed.
     """
     console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    settings = _adopt_start(settings, console)
+    settings, start = _find_start(settings, out, console, resume=resume)
     train_set, val_set = _load_splits(settings, data)
     extra = _load_extra(settings, train_set)
     backgrounds = Backgrounds()
@@ -127,7 +128,7 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         record = read_record(out)
         console.print(f"Resuming {out} from its last checkpoint.")
     else:
-        initial = initialise(model, settings.model, settings.init)
+        initial = initialise(model, settings.model, start)
         record = _describe(
             settings,
             data,
@@ -163,21 +164,36 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
     return read_validation(out)
 
 
-def _adopt_start(settings: TrainSettings, console: Console) -> TrainSettings:
-    """Settings that suit the initial weights, and a line that says what these ask for."""
+def _find_start(
+    settings: TrainSettings, out: Path, console: Console, *, resume: bool
+) -> tuple[TrainSettings, str | Start]:
+    """Settings that suit the initial weights, and these; a line says what they ask for."""
     if settings.init in NAMED_STARTS:
-        return settings
+        return settings, settings.init
+    if resume and (out / CHECKPOINT_FILE).exists():  # it has its weights, wherever they came from
+        return _adopt_record(settings, out), settings.init
     with _download_progress(console) as tell:
-        demands = read_start(settings.init, on_progress=tell).demands
-    if demands is None:
-        return settings
-    adopted = adopt_start(settings, demands)
+        start = read_start(settings.init, on_progress=tell)
+    if start.demands is None:
+        return settings, start
+    adopted = adopt_start(settings, start.demands)
     pixels = adopted.preprocess
     console.print(
         f"{settings.init} asks for {adopted.model}, photos in {pixels.channel_order.upper()}, mean "
-        f"{_numbers(pixels.mean)}, std {_numbers(pixels.std)} (from {demands.known_from})."
+        f"{_numbers(pixels.mean)}, std {_numbers(pixels.std)} (from {start.demands.known_from})."
     )
-    return adopted
+    return adopted, start
+
+
+def _adopt_record(settings: TrainSettings, out: Path) -> TrainSettings:
+    """Settings with what the initial weights of a run had asked for."""
+    recorded = read_record(out).settings
+    if recorded.init != settings.init or not isinstance(recorded.design, ResNetDesign):
+        return settings
+    place = str(out / SETTINGS_FILE)
+    return adopt_start(
+        settings, Demands(recorded.model, recorded.design, recorded.preprocess, place)
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 def test_tables_and_json(run: Run, tiny_bundle: Path, photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "speed.json"
-    photo = ("--photo", photos / "a.png", "--photo", photos / "b.jpg")
+    photo = ("--image", photos / "a.png", "--image", photos / "b.jpg")
     result = run(
         "benchmark", tiny_bundle, *photo, "--clients", "1,2", "--rounds", 2, "--json", target
     )
@@ -33,6 +33,6 @@ def test_clients_that_are_no_numbers(run: Run, tiny_bundle: Path, clients: str) 
 
 
 def test_a_photo_that_is_none_is_named(run: Run, tiny_bundle: Path, photos: Path) -> None:
-    result = run("benchmark", tiny_bundle, "--photo", photos / "notes.txt")
+    result = run("benchmark", tiny_bundle, "--image", photos / "notes.txt")
     assert result.returncode == 3
     assert "notes.txt" in result.stderr
