@@ -11,9 +11,12 @@ from typing import Any
 
 import lightning
 import pytest
+import torch
 
 from maskserve.core.errors import DatasetError, TrainingError
+from maskserve.core.manifest import Postprocess, Preprocess
 from maskserve.datasets.synthetic import write_via_dataset
+from maskserve.models import ResNetDesign, ResNetMaskRcnn, to_detectron2
 from maskserve.models.checkpoint import write_weights
 from maskserve.training import TrainSettings, Validation, run, train
 from maskserve.training.config import ExtraSettings
@@ -157,3 +160,21 @@ def test_a_folder_with_a_run_is_left_alone(
     other = quick.model_copy(update={"learning_rate": 1e-5})
     with pytest.raises(TrainingError, match="settings differ"):
         train(other, data=shapes_folder, out=quick_run, resume=True)
+
+
+def test_a_run_resumes_without_its_initial_weights(
+    start: Start, toys: Path, tmp_path: Path
+) -> None:
+    pixels = Preprocess(channel_order="bgr", mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    design = ResNetDesign(stem_channels=8, first_channels=16, group_width=4, fpn_channels=8)
+    donor = ResNetMaskRcnn(design, 2, pixels)
+    state, config = to_detectron2(donor, preprocess=pixels, postprocess=Postprocess())
+    weights = tmp_path / "model_final.pth"
+    torch.save({"model": state}, weights)
+    (tmp_path / "config.yaml").write_text(config)
+    settings = TrainSettings(init=str(weights))
+    assert start(settings).settings.preprocess.channel_order == "bgr"
+    weights.unlink()
+    (tmp_path / "run" / "last.ckpt").touch()
+    with pytest.raises(_StartedError):
+        train(settings, data=toys, out=tmp_path / "run", resume=True)
