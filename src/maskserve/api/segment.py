@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 
-import numpy as np
 from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
@@ -25,10 +21,10 @@ from maskserve.api.schemas import (
     SegmentQuery,
 )
 from maskserve.api.services import current_services
+from maskserve.api.work import class_names, segmented
 from maskserve.core.errors import ParameterError
-from maskserve.core.manifest import Manifest
-from maskserve.core.types import Coverage, Instances
-from maskserve.runtime.image_io import decode_image, encode_image
+from maskserve.core.types import Coverage
+from maskserve.runtime.image_io import encode_image
 from maskserve.runtime.render import draw
 
 __all__ = ["blueprint"]
@@ -57,27 +53,6 @@ _NO_SUCH_MODEL = describe_problems(HTTPStatus.NOT_FOUND)
 _NOT_READY = describe_problems(HTTPStatus.SERVICE_UNAVAILABLE)
 
 blueprint = APIBlueprint("v1", __name__, url_prefix="/v1", abp_responses=_ALWAYS)
-
-
-class _Stopwatch:
-    """Milliseconds by stage of one request."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self.spent_ms = dict.fromkeys(("decode", "queue", "infer", "paste", "draw"), 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.spent_ms[name] = (time.perf_counter() - start) * 1e3
-
-    def add(self, **spent_ms: float) -> None:
-        self.spent_ms.update(spent_ms)
-
-    def stop(self) -> dict[str, float]:
-        self.spent_ms["total"] = (time.perf_counter() - self._start) * 1e3
-        return self.spent_ms
 
 
 @blueprint.get(
@@ -134,39 +109,34 @@ def segment_with(path: ModelPath, query: SegmentQuery) -> Response:
 
 def _segment(model_name: str, query: SegmentQuery) -> Response:
     services = current_services()
-    stopwatch = _Stopwatch()
     media_type = _negotiate()
     _refuse_repeated()
-    predictor = services.registry.get(model_name)
-    wanted = _class_indices(query.classes, predictor.manifest)
-    data = read_photo(request)
-    with services.admission.place():
-        with stopwatch.stage("decode"):
-            image = decode_image(data, limits=services.limits)
-        with services.admission.turn() as queued_ms:
-            instances, times = predictor.predict_timed(image, min_score=query.min_score)
-        stopwatch.add(queue=queued_ms, infer=times.infer_ms, paste=times.paste_ms)
-        instances = _keep(instances, wanted, query.max_instances)
-        coverage = instances.coverage()
-        drawn = b""  # where nobody asks for it
+    drawn = b""  # where nobody asks for it
+    with segmented(
+        services,
+        read_photo(request),
+        model=model_name,
+        min_score=query.min_score,
+        classes=class_names(query.classes),
+        max_instances=query.max_instances,
+    ) as work:
+        coverage = work.instances.coverage()
         if media_type != JSON or query.include == "image":
-            with stopwatch.stage("draw"):
+            with work.stopwatch.stage("draw"):
                 drawn = encode_image(
-                    draw(image, instances, style=query.style),
+                    draw(work.image, work.instances, style=query.style),
                     JPEG if media_type == JSON else media_type,
                 )
-        masks = encode_masks(instances, query.masks if media_type == JSON else "none")
-    stages_ms = stopwatch.stop()
-    services.metrics.observe_stages(stages_ms)
+        masks = encode_masks(work.instances, query.masks if media_type == JSON else "none")
     if media_type != JSON:
-        return _drawn_response(drawn, media_type, coverage, count=len(instances))
+        return _drawn_response(drawn, media_type, coverage, count=len(work.instances))
     body = segment_body(
-        predictor.manifest,
-        instances,
+        work.manifest,
+        work.instances,
         coverage,
         masks=masks,
         drawn_jpeg=drawn,
-        stages_ms=stages_ms,
+        stages_ms=work.stopwatch.spent_ms,
         request_id=g.request_id,
     )
     return _to_json(body)
@@ -190,32 +160,6 @@ def _refuse_repeated() -> None:
     for key, values in request.args.lists():
         if len(values) > 1:
             raise ParameterError(f"The parameter “{key}” is given {len(values)} times.")
-
-
-def _class_indices(classes: str | None, manifest: Manifest) -> list[int] | None:
-    """What ``classes=a,b`` names; None for all.
-
-    Raises:
-        UnknownClassError: With the nearest known name.
-    """
-    if classes is None:
-        return None
-    names = [name.strip() for name in classes.split(",")]
-    if not all(names):
-        raise ParameterError("classes: a name is empty.", hint="Separate names by one comma.")
-    return [manifest.categories.index_of(name) for name in names]
-
-
-def _keep(
-    instances: Instances, class_indices: list[int] | None, max_instances: int | None
-) -> Instances:
-    """The best ``max_instances`` of the wanted classes."""
-    keep = np.ones(len(instances), dtype=np.bool_)
-    if class_indices is not None:
-        keep = np.isin(instances.class_indices, class_indices)
-    if max_instances is not None:
-        keep &= np.cumsum(keep) <= max_instances
-    return instances.select(keep)
 
 
 def _drawn_response(drawn: bytes, media_type: str, coverage: Coverage, *, count: int) -> Response:
