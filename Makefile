@@ -30,7 +30,7 @@ lock:  ## pin the newest allowed versions of everything in constraints.txt
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
-	.venv-lock/bin/python -m pip install --quiet --editable '.[train]' --group test
+	.venv-lock/bin/python -m pip install --quiet --editable '.[otel,quantize]' --group test
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 
@@ -47,5 +47,5 @@ clean:  ## remove the environment and caches
 	@touch $@
 
 .venv/develop.stamp: .venv/pip.stamp pyproject.toml
-	$(PIP) --editable '.[train]' --group test
+	$(PIP) --editable '.[otel,quantize]' --group test
 	@touch $@ .venv/serve.stamp

@@ -43,6 +43,7 @@ def test_the_commands_are_those_of_the_interface() -> None:
         "maskserve import torchvision",
         "maskserve models",
         "maskserve predict",
+        "maskserve quantize",
         "maskserve report",
         "maskserve serve",
         "maskserve train",

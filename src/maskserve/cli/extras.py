@@ -7,12 +7,23 @@ from contextlib import contextmanager
 
 from maskserve.core.errors import MissingExtraError
 
-__all__ = ["report_extra", "train_extra"]
+__all__ = ["quantize_extra", "report_extra", "train_extra"]
 
 _REPORT_PACKAGES = frozenset({"matplotlib"})
 _TRAIN_PACKAGES = frozenset(
     {"lightning", "matplotlib", "onnx", "onnxscript", "safetensors", "torch", "torchvision"}
 )
+
+
+@contextmanager
+def quantize_extra() -> Iterator[None]:
+    """Around imports of ``maskserve.export.quantize``.
+
+    Raises:
+        MissingExtraError: One of the packages of the extra ``quantize`` is not installed.
+    """
+    with _extra("quantize", _TRAIN_PACKAGES | {"onnxruntime"}):
+        yield
 
 
 @contextmanager

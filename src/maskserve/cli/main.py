@@ -17,6 +17,7 @@ from maskserve.cli.export import export
 from maskserve.cli.imports import app as import_app
 from maskserve.cli.models import models
 from maskserve.cli.predict import predict
+from maskserve.cli.quantize import quantize
 from maskserve.cli.report import report_error
 from maskserve.cli.run_report import report
 from maskserve.cli.serve import serve
@@ -32,7 +33,18 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, predict, train, report, evaluate, compare, benchmark, export, models):
+for command in (
+    serve,
+    predict,
+    train,
+    report,
+    evaluate,
+    compare,
+    benchmark,
+    export,
+    quantize,
+    models,
+):
     app.command()(command)
 app.add_typer(data_app)
 app.add_typer(import_app)

@@ -14,9 +14,10 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from maskserve.cli.exit_codes import exit_code_of
+from maskserve.cli.inputs import expand_inputs
 from maskserve.cli.report import make_console, make_progress, report_error
 from maskserve.core.boxes import xyxy_to_xywh
-from maskserve.core.errors import ImageMissingError, MaskserveError, OutputError
+from maskserve.core.errors import MaskserveError, OutputError
 from maskserve.core.types import Instances, percent
 from maskserve.runtime.style import Style
 
@@ -130,7 +131,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path, *, style: Style = "overlay") ->
     become PNGs, which lose nothing. Of two inputs with the same name the second gets a number.
 
     Raises:
-        ImageMissingError: A folder holds neither photo nor video.
+        ImageMissingError: A folder holds nothing to read.
         OutputError: A result would overwrite an input.
     """
     from maskserve.runtime.image_io import IMAGE_SUFFIXES
@@ -138,7 +139,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path, *, style: Style = "overlay") ->
 
     jobs: list[Job] = []
     taken: set[str] = set()
-    for source in _expand(inputs, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
+    for source in expand_inputs(inputs, IMAGE_SUFFIXES | VIDEO_SUFFIXES):
         suffix = source.suffix.lower()
         is_video = suffix in VIDEO_SUFFIXES
         if is_video:
@@ -158,20 +159,6 @@ def plan_jobs(inputs: Sequence[Path], out: Path, *, style: Style = "overlay") ->
                 hint="Choose another folder with --out.",
             )
     return jobs
-
-
-def _expand(inputs: Sequence[Path], suffixes: frozenset[str]) -> list[Path]:
-    """The files that are meant, each once, folders replaced by what is in them."""
-    found: dict[Path, Path] = {}
-    for path in inputs:
-        files = [path]
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
-            if not files:
-                raise ImageMissingError(f"The folder {path} holds neither photo nor video.")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
 
 
 def _predict_photo(

@@ -28,7 +28,15 @@ from maskserve.runtime.openvino_engine import OpenVinoEngine
 from maskserve.runtime.preprocess import to_graph_input
 from maskserve.training import PROBE_FILE, load_run
 
-__all__ = ["WrittenBundle", "export_run", "require_free_place", "write_bundle"]
+__all__ = [
+    "WrittenBundle",
+    "export_run",
+    "publish",
+    "require_free_place",
+    "scratch_bundle",
+    "with_name",
+    "write_bundle",
+]
 
 _TOOLS = ("maskserve", "torch", "torchvision", "lightning", "onnx", "openvino")
 
@@ -80,9 +88,9 @@ def write_bundle(
     """
     require_free_place(out)
     if name is not None:
-        manifest = _with_name(manifest, name)
+        manifest = with_name(manifest, name)
     tell = on_step or (lambda _: None)
-    with _scratch(out) as folder:
+    with scratch_bundle(out) as folder:
         graph = folder / MODEL_NAME
         max_instances = manifest.postprocess.max_instances
         tell("Exporting the network")
@@ -101,7 +109,7 @@ def write_bundle(
             }
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-        _publish(folder, out)
+        publish(folder, out)
     return WrittenBundle(manifest, compared)
 
 
@@ -152,7 +160,12 @@ def export_run(
     return written.manifest
 
 
-def _with_name(manifest: Manifest, name: str) -> Manifest:
+def with_name(manifest: Manifest, name: str) -> Manifest:
+    """The manifest with another name.
+
+    Raises:
+        ParameterError: It is not one that the API can have.
+    """
     try:
         return Manifest.model_validate(manifest.model_dump() | {"name": name})
     except ValidationError:
@@ -164,8 +177,12 @@ def _with_name(manifest: Manifest, name: str) -> Manifest:
 
 
 @contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """An empty folder on the disk of ``out``, removed at the end."""
+def scratch_bundle(out: Path) -> Iterator[Path]:
+    """An empty folder on the disk of ``out``, removed at the end.
+
+    Raises:
+        OutputError: ``out`` cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".bundle-", dir=out.parent)
@@ -205,8 +222,12 @@ def _read_metrics(paths: Sequence[Path]) -> dict[str, Any]:
     return found
 
 
-def _publish(folder: Path, out: Path) -> None:
-    """Move a complete bundle to its place; the old one leaves only when the new one is ready."""
+def publish(folder: Path, out: Path) -> None:
+    """Move a complete bundle to its place; the old one leaves only when the new one is ready.
+
+    Raises:
+        OutputError: ``out`` cannot be written.
+    """
     try:
         if out.suffix == ".zip":
             archive = shutil.make_archive(str(folder), "zip", folder)

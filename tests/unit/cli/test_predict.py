@@ -50,7 +50,7 @@ class TestPlan:
         assert "--out" in caught.value.hint
 
     def test_a_folder_without_photos_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageMissingError, match="neither photo nor video"):
+        with pytest.raises(ImageMissingError, match="holds nothing to read"):
             plan_jobs([tmp_path], tmp_path / "out")
 
 
