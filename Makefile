@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 PORT ?= 8080
+SEED ?= 1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help serve test lint format lock clean
+.PHONY: help serve test soak lint format lock clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +16,9 @@ serve: .venv/serve.stamp  ## serve the models that ship with the package at http
 
 test: .venv/develop.stamp  ## run all tests
 	$(BIN)/python -m pytest
+
+soak: .venv/develop.stamp  ## try to break the server for half an hour; SEED=2 for other inputs
+	$(BIN)/python -m pytest tests/soak --long --seed $(SEED) --out build/soak
 
 lint: .venv/develop.stamp  ## check style, types and layers
 	$(BIN)/ruff check

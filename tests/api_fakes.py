@@ -33,7 +33,13 @@ class EllipseEngine:
     def __init__(self, *, before: Callable[[], None] = lambda: None) -> None:
         self._before = before
 
-    def infer(self, image: Image, *, min_score: float) -> RawDetections:
+    def infer(
+        self,
+        image: Image,
+        *,
+        min_score: float,
+        timeout_s: float | None = None,  # noqa: ARG002
+    ) -> RawDetections:
         self._before()
         height, width = image.shape[:2]
         found = [ellipse for ellipse in ELLIPSES if ellipse[1] >= min_score]
@@ -85,6 +91,9 @@ class FakeRegistry:
 
     def load(self) -> None:
         self.ready = True
+
+    def reload(self) -> dict[str, MaskserveError | None]:
+        return {}
 
 
 def make_registry(*names: str, before: Callable[[], None] = lambda: None) -> FakeRegistry:

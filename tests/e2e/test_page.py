@@ -6,12 +6,14 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flask import Response
+from pydantic import SecretStr
 from selenium import webdriver
 from selenium.common import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
@@ -24,6 +26,7 @@ from werkzeug.serving import make_server
 
 from api_fakes import FakeRegistry, make_registry
 from maskserve.api import ServerSettings, create_app
+from maskserve.api.keys import ApiKeys
 from maskserve.runtime.image_io import encode_image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -48,7 +51,16 @@ def registry() -> FakeRegistry:
 
 @pytest.fixture
 def url(registry: FakeRegistry, photo: bytes) -> Iterator[str]:
-    app = create_app(ServerSettings(), registry)
+    with serving(ServerSettings(), registry, photo) as (url, _):
+        yield url
+
+
+@contextmanager
+def serving(
+    settings: ServerSettings, registry: FakeRegistry, photo: bytes
+) -> Iterator[tuple[str, ApiKeys]]:
+    """The address of a server, and its keys."""
+    app = create_app(settings, registry)
     send_static_file = app.view_functions["static"]
 
     def static(filename: str) -> Any:
@@ -60,7 +72,7 @@ def url(registry: FakeRegistry, photo: bytes) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"http://127.0.0.1:{server.server_port}", app.extensions["maskserve"].keys
     server.shutdown()
     thread.join()
     server.server_close()
@@ -100,7 +112,10 @@ class Page:
         self.browser = browser
         console(browser)  # forgets what earlier tests left
         browser.get(url)
-        self.wait_for(lambda: "Finds" in self.text("finds"))
+        self.wait_for(lambda: "Finds" in self.text("finds") or self.asks_for_key())
+
+    def asks_for_key(self) -> bool:
+        return self.element("key-form").is_displayed()
 
     def element(self, identifier: str) -> WebElement:
         return self.browser.find_element(By.ID, identifier)
@@ -271,6 +286,68 @@ def test_page_waits_for_the_models(
     WebDriverWait(browser, WAIT_S).until(lambda _: "Finds: balloon, kite" in finds.text)
     masked = browser.find_element(By.ID, "masked")
     WebDriverWait(browser, WAIT_S).until(lambda _: "%" in masked.text)
+
+
+def test_a_key_is_asked_for_and_kept_by_the_tab(
+    browser: webdriver.Chrome, registry: FakeRegistry, photo: bytes
+) -> None:
+    key = "a-key-that-nobody-guesses"
+    with serving(ServerSettings(api_keys=(SecretStr(key),)), registry, photo) as (url, _):
+        page = Page(browser, url)
+        assert page.asks_for_key()
+        assert browser.switch_to.active_element.get_attribute("id") == "key"
+        assert not page.element("key-wrong").is_displayed()
+        page.element("example").click()  # a photo may be chosen first
+
+        page.element("key").send_keys("short", Keys.ENTER)
+        assert page.asks_for_key()  # the browser says what a key looks like
+        page.element("key").clear()
+        page.element("key").send_keys("not-a-key-of-this-server", Keys.ENTER)
+        page.wait_for(page.element("key-wrong").is_displayed)
+        assert page.element("key").get_attribute("value") == ""
+
+        page.element("key").send_keys(f" {key} ", Keys.ENTER)  # as it is copied
+        page.wait_for_rows(2)
+        assert not page.asks_for_key()
+        assert "Finds: balloon, kite" in page.text("finds")
+        assert "$API_KEY" in page.hidden_text("curl")
+        assert key not in browser.page_source
+        assert browser.execute_script("return localStorage.length + document.cookie.length") == 0
+
+        browser.refresh()
+        page.wait_for(lambda: "Finds" in page.text("finds"))
+        assert not page.asks_for_key()
+
+        browser.switch_to.new_window("tab")
+        browser.get(url)
+        page.wait_for(page.asks_for_key)
+        browser.close()
+        browser.switch_to.window(browser.window_handles[0])
+
+
+def test_a_key_that_is_withdrawn_is_asked_for_again(
+    browser: webdriver.Chrome, registry: FakeRegistry, photo: bytes, tmp_path: Path
+) -> None:
+    old, new = "the-first-key-of-two", "the-second-key-of-two"
+    file = tmp_path / "keys"
+    file.write_text(f"{old}\n{new}")
+    with serving(ServerSettings(api_keys_file=file), registry, photo) as (url, keys):
+        page = Page(browser, url)
+        page.wait_for(page.asks_for_key)
+        page.element("key").send_keys(old, Keys.ENTER)
+        page.wait_for(lambda: "Finds" in page.text("finds"))
+        page.element("example").click()
+        page.wait_for_rows(2)
+
+        file.write_text(new)
+        keys.reload()
+        page.element("score").send_keys(Keys.HOME)
+        page.wait_for(page.asks_for_key)
+        assert page.element("key-wrong").is_displayed()
+        page.element("score").send_keys(Keys.ARROW_RIGHT)  # replaces the request that waits
+        page.element("key").send_keys(new, Keys.ENTER)
+        page.wait_for_rows(3)
+        assert not page.asks_for_key()
 
 
 @pytest.mark.parametrize("width", [360, 1400])

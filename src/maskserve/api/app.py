@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import time
-import uuid
 from importlib.metadata import version
+from pathlib import Path
 
-from flask import Response, g, request
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from maskserve.api import health, page, segment
+from maskserve.api.access import check_key, describe_keys
+from maskserve.api.browsers import guard_browsers
+from maskserve.api.dialects import hugging_face, open_inference
+from maskserve.api.dialects.label_studio import register_label_studio
+from maskserve.api.jobs import routes as jobs
+from maskserve.api.observe import observe_requests
 from maskserve.api.photo import body_limit
 from maskserve.api.problems import refuse_parameters, register_problems
+from maskserve.api.request import Request
 from maskserve.api.schemas import Problem
-from maskserve.api.services import Registry, Services, current_services
+from maskserve.api.services import Registry, Services
 from maskserve.api.settings import ServerSettings
+from maskserve.api.tracing import Tracing
 
 __all__ = ["create_app"]
 
@@ -26,69 +31,61 @@ _DESCRIPTION = (
     "Every failure is an RFC 9457 problem."
 )
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_SECURITY_HEADERS = {
-    # Swagger UI has pictures as data: URLs in its style sheet; the page shows blob: URLs.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+def create_app(
+    settings: ServerSettings,
+    registry: Registry,
+    *,
+    metrics_folder: Path | None = None,
+    tracing: Tracing | None = None,
+) -> OpenAPI:
+    """Make the app.
 
-_access_log = logging.getLogger("maskserve.access")
+    Args:
+        settings: How to serve.
+        registry: May still be loading, and may do so in another thread.
+        metrics_folder: Where several processes serve, where they share their counts.
+        tracing: Where spans go to, if anywhere.
 
-
-def create_app(settings: ServerSettings, registry: Registry) -> OpenAPI:
-    """Make the app; the registry may still be loading, and may do so in another thread."""
+    Raises:
+        SettingsError: The API keys cannot be read, or the folder of jobs cannot be used.
+    """
     app = OpenAPI(
         "maskserve.api",
         info=Info(title="maskserve", version=version("maskserve"), description=_DESCRIPTION),
         validation_error_model=Problem,
         validation_error_callback=refuse_parameters,
     )
-    app.extensions["maskserve"] = Services(settings, registry)
+    app.request_class = Request
+    services = Services(settings, registry, metrics_folder=metrics_folder, tracing=tracing)
+    app.extensions["maskserve"] = services
+    if tracing:
+        tracing.instrument(app)
     app.config["MAX_CONTENT_LENGTH"] = body_limit(settings.max_bytes)
+    app.config["TRUSTED_HOSTS"] = settings.trusted_hosts
     app.config["MAX_FORM_MEMORY_SIZE"] = None  # the limit above is enough
     # flask-openapi3 has Swagger UI's page at /openapi/swagger and a list of such pages, of this
     # one, at /openapi/. Both become a page of ours that obeys the content security policy.
     for key in ("OPENAPI_HTML_STRING", "SWAGGER_HTML_STRING"):
         app.config[key] = "{% include 'openapi.html' %}"
     app.register_api(segment.blueprint)
+    app.register_api(jobs.blueprint)
     app.register_api(health.blueprint)
     app.register_blueprint(page.blueprint)
+    app.register_blueprint(open_inference.blueprint)
+    app.register_blueprint(hugging_face.blueprint)
+    register_label_studio(app)
     register_problems(app)
     # flask-openapi3 leaves a null there, which OpenAPI does not allow.
     del app.api_doc["components"]["securitySchemes"]
-    app.before_request(_begin)
-    app.after_request(_finish)
+    if services.keys.required:
+        describe_keys(app.api_doc)
+    observe_requests(app)
+    guard_browsers(app, origins=settings.cors_origins)
+    app.before_request(check_key)
+    if settings.trusted_proxies:
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=count, x_proto=count, x_host=count
+        )
     return app
-
-
-def _begin() -> None:
-    g.start = time.perf_counter()
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _finish(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.request_id
-    response.headers.extend(_SECURITY_HEADERS)
-    route = request.url_rule.rule if request.url_rule else "unknown"
-    current_services().metrics.count_request(route=route, status=response.status_code)
-    _access_log.info(
-        "request",
-        extra={
-            "fields": {
-                "request_id": g.request_id,
-                "remote": request.remote_addr,
-                "method": request.method,
-                "path": request.path,
-                "status": response.status_code,
-                "bytes": response.content_length,
-                "ms": round((time.perf_counter() - g.start) * 1e3, 1),
-            }
-        },
-    )
-    return response

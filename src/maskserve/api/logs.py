@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from datetime import UTC, datetime
 
 __all__ = ["JsonFormatter", "set_up_logging"]
+
+_log = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
@@ -26,11 +29,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def set_up_logging() -> None:
-    """Send what this package logs, from INFO up, to stderr."""
+def set_up_logging(level: str = "info") -> None:
+    """Send what happens in this process to stderr.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``. Of other packages only warnings and
+            worse are sent.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logger = logging.getLogger("maskserve")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    handler.setLevel(level.upper())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("maskserve").setLevel(level.upper())
+    logging.captureWarnings(True)
+    threading.excepthook = _log_failed_thread
+
+
+def _log_failed_thread(failure: threading.ExceptHookArgs) -> None:
+    name = failure.thread.name if failure.thread else "unknown"
+    _log.error("thread %s failed", name, exc_info=failure.exc_value)

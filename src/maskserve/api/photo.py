@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Request
@@ -17,10 +19,14 @@ from maskserve.core.errors import (
     ParameterError,
 )
 
-__all__ = ["REQUEST_BODY", "body_limit", "read_photo"]
+__all__ = ["REQUEST_BODY", "body_limit", "receive_photo"]
 
 _FIELD = "image"
 """Name of the multipart field and of the JSON key."""
+
+_FORM_PARTS = 8
+_FORM_EXTRA_BYTES = 128 * 1024
+"""What a form may hold: so many fields, and so much beside the photo."""
 
 _RAW_MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 
@@ -48,7 +54,7 @@ REQUEST_BODY: dict[str, Any] = {
         "application/json": _object_of(_BASE64),
     },
 }
-"""The OpenAPI description of what :func:`read_photo` reads."""
+"""The OpenAPI description of what :func:`receive_photo` reads."""
 
 _WAYS = (
     "Send the file itself (Content-Type: image/jpeg), a multipart field “image”, "
@@ -61,28 +67,46 @@ def body_limit(max_bytes: int) -> int:
     return max_bytes * 4 // 3 + 4096
 
 
-def read_photo(request: Request) -> bytes:
-    """The bytes of the photo in a request, not decoded.
+def receive_photo(request: Request, *, max_bytes: int) -> Callable[[], bytes]:
+    """Wait for a request's body, and leave the work of unpacking the photo for later.
+
+    Args:
+        request: The current one.
+        max_bytes: Of the photo.
+
+    Returns:
+        What gives the bytes of the photo, not decoded, or raises
+
+        - ImageMissingError: The body is empty or has no such field.
+        - ImageTooLargeError: The form has too many parts.
+        - ParameterError: The form, the JSON or the base64 in it is damaged.
 
     Raises:
-        ImageMissingError: The body is empty or has no such field.
         ImageTooLargeError: The body is larger than any photo that is accepted.
         ImageTypeError: The content type is none of the three ways.
-        ParameterError: The JSON or the base64 in it is damaged.
     """
+    match request.mimetype:
+        case "multipart/form-data":
+            unpack, limit = _from_form, max_bytes + _FORM_EXTRA_BYTES
+        case "application/json":
+            unpack, limit = _from_json, body_limit(max_bytes)
+        case raw if raw in _RAW_MEDIA_TYPES or not raw:
+            unpack, limit = _from_body, max_bytes
+        case other:
+            raise ImageTypeError(f"A body of type “{other}” cannot be read.", hint=_WAYS)
+    request.max_content_length = limit
     try:
-        if request.mimetype == "multipart/form-data":
-            return _from_form(request)
-        if request.mimetype == "application/json":
-            return _from_json(request.get_data())
-        if request.mimetype in _RAW_MEDIA_TYPES or not request.mimetype:
-            return _not_empty(request.get_data())
+        request.get_data()  # which keeps it
     except RequestEntityTooLarge:
         raise ImageTooLargeError(
-            f"The request has more than {request.max_content_length} bytes.",
+            f"The request has more than {limit / 2**20:.1f} MiB.",
             hint="Scale the photo down, or save it as JPEG.",
         ) from None
-    raise ImageTypeError(f"A body of type “{request.mimetype}” cannot be read.", hint=_WAYS)
+    return partial(unpack, request)
+
+
+def _from_body(request: Request) -> bytes:
+    return _not_empty(request.get_data())
 
 
 def _not_empty(data: bytes) -> bytes:
@@ -92,7 +116,14 @@ def _not_empty(data: bytes) -> bytes:
 
 
 def _from_form(request: Request) -> bytes:
-    file = request.files.get(_FIELD)
+    request.max_form_parts = _FORM_PARTS
+    try:
+        file = request.files.get(_FIELD)
+    except RequestEntityTooLarge:
+        raise ImageTooLargeError(
+            f"The form has more than {_FORM_PARTS} parts.",
+            hint=f"Send the photo alone, in the field “{_FIELD}”.",
+        ) from None
     if file is not None:
         data: bytes = file.read()
         return data
@@ -107,8 +138,8 @@ def _from_form(request: Request) -> bytes:
     )
 
 
-def _from_json(body: bytes) -> bytes:
-    _not_empty(body)
+def _from_json(request: Request) -> bytes:
+    body = _not_empty(request.get_data())
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -6,11 +6,13 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NoReturn
 
-from flask import Response, g
+from flask import Response, g, request
 from flask_openapi3.types import ResponseDict
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from maskserve.api.jobs.schemas import JobQuery, ResultsQuery
+from maskserve.api.observe import note
 from maskserve.api.schemas import Problem, SegmentQuery
 from maskserve.core import errors
 from maskserve.core.categories import nearest_name
@@ -19,9 +21,20 @@ from maskserve.core.errors import MaskserveError, ParameterError
 if TYPE_CHECKING:
     from flask import Flask
 
-__all__ = ["STATUS_OF", "describe_problems", "refuse_parameters", "register_problems"]
+__all__ = [
+    "PROBLEM_JSON",
+    "SEE_LOG",
+    "STATUS_OF",
+    "describe_problems",
+    "make_problem",
+    "problem_body",
+    "problem_of",
+    "refuse_parameters",
+    "refuse_repeated",
+    "register_problems",
+]
 
-_PROBLEM_JSON = "application/problem+json"
+PROBLEM_JSON = "application/problem+json"
 _RETRY_AFTER_S = 1
 
 STATUS_OF: dict[type[MaskserveError], HTTPStatus] = {
@@ -46,15 +59,25 @@ STATUS_OF: dict[type[MaskserveError], HTTPStatus] = {
     errors.ExportError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.ParityError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.EngineError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.ServerUnreachableError: HTTPStatus.BAD_GATEWAY,
     errors.ServerNotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServerFullError: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
+    errors.JobError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.JobsOffError: HTTPStatus.NOT_FOUND,
+    errors.UnknownJobError: HTTPStatus.NOT_FOUND,
+    errors.NoPicturesError: HTTPStatus.NOT_FOUND,
+    errors.JobGoneError: HTTPStatus.GONE,
+    errors.JobTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.ArchiveError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.JobStoreFullError: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """The HTTP status of every error class; a test keeps it complete."""
 
 _NAMES_FILES = (errors.BundleError, errors.MissingExtraError)
+_QUERIES = {model.__name__: model for model in (SegmentQuery, JobQuery, ResultsQuery)}
 _TEMPORARY = (errors.ServerFullError, errors.ServerNotReadyError)
-_SEE_LOG = "The server's log says more; look there for this request's id."
+SEE_LOG = "The server's log says more; look there for this request's id."
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +86,7 @@ def describe_problems(*statuses: HTTPStatus) -> ResponseDict:
     """The OpenAPI description of answers that are problems."""
     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     return {
-        status: {"description": status.phrase, "content": {_PROBLEM_JSON: {"schema": schema}}}
+        status: {"description": status.phrase, "content": {PROBLEM_JSON: {"schema": schema}}}
         for status in statuses
     }
 
@@ -81,17 +104,52 @@ def refuse_parameters(error: ValidationError) -> NoReturn:
         # What may follow is pydantic's name for the half that can be sent.
         key = str(item["loc"][0])
         if item["type"] == "extra_forbidden":
-            nearest = nearest_name(key, SegmentQuery.model_fields)
-            guess = (
-                f" Did you mean “{nearest}”?"
-                if nearest
-                else f" Known: {', '.join(SegmentQuery.model_fields)}."
-            )
+            known = _QUERIES.get(error.title, SegmentQuery).model_fields
+            nearest = nearest_name(key, known)
+            guess = f" Did you mean “{nearest}”?" if nearest else f" Known: {', '.join(known)}."
             sentences.append(f"There is no parameter “{key}”.{guess}")
         else:
             what = item["msg"].replace("Input should be", "must be", 1)
             sentences.append(f"{key}: {what}, got “{item['input']}”.")
     raise ParameterError(" ".join(sentences)) from None
+
+
+def refuse_repeated() -> None:
+    """Only the first of ``?classes=a&classes=b`` would count, which nobody means.
+
+    Raises:
+        ParameterError: A parameter of the current request is given more than once.
+    """
+    for key, values in request.args.lists():
+        if len(values) > 1:
+            raise ParameterError(f"The parameter “{key}” is given {len(values)} times.")
+
+
+def make_problem(*, status: int, code: str, title: str, detail: str, request_id: str) -> Problem:
+    """The one error body of this API."""
+    return Problem(
+        type=f"urn:maskserve:problem:{code}",
+        title=title,
+        status=status,
+        # JSON of a client may hold halves of surrogate pairs, which no answer can.
+        detail=detail.encode(errors="replace").decode(),
+        code=code,
+        instance=f"urn:maskserve:request:{request_id}",
+    )
+
+
+def problem_body(error: Exception, *, request_id: str) -> Problem:
+    """What the world may know of a failure, other than of HTTP; the rest goes into the log."""
+    kind = error if isinstance(error, MaskserveError) else MaskserveError("unexpected error")
+    status = STATUS_OF.get(type(kind), HTTPStatus.INTERNAL_SERVER_ERROR)
+    detail = str(kind)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(kind, _NAMES_FILES):
+        fields = {"request_id": request_id}  # so that the line can be found by it
+        _log.error("%s: %s", request_id, kind, exc_info=error, extra={"fields": fields})
+        detail = SEE_LOG
+    return make_problem(
+        status=status, code=kind.code, title=kind.title, detail=detail, request_id=request_id
+    )
 
 
 def register_problems(app: Flask) -> None:
@@ -101,12 +159,17 @@ def register_problems(app: Flask) -> None:
     app.register_error_handler(Exception, _from_bug)
 
 
+def problem_of(error: Exception) -> Response | HTTPException:
+    """The answer to any failure; what is none, such as a redirect, is given back as it is."""
+    if isinstance(error, MaskserveError):
+        return _from_maskserve(error)
+    if isinstance(error, HTTPException):
+        return _from_http(error)
+    return _from_bug(error)
+
+
 def _from_maskserve(error: MaskserveError) -> Response:
-    status = STATUS_OF.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, _NAMES_FILES):
-        _log.error("%s: %s", g.request_id, error, exc_info=error)
-        return _problem(status=status, code=error.code, title=error.title, detail=_SEE_LOG)
-    response = _problem(status=status, code=error.code, title=error.title, detail=str(error))
+    response = _respond(problem_body(error, request_id=g.request_id))
     if isinstance(error, _TEMPORARY):
         response.headers["Retry-After"] = str(_RETRY_AFTER_S)
     return response
@@ -115,12 +178,14 @@ def _from_maskserve(error: MaskserveError) -> Response:
 def _from_http(error: HTTPException) -> Response | HTTPException:
     if error.code is None or error.code < HTTPStatus.BAD_REQUEST:
         return error
-    response = _problem(
+    problem = make_problem(
         status=error.code,
         code=error.name.lower().replace(" ", "_"),
         title=error.name,
         detail=error.description or error.name,
+        request_id=g.request_id,
     )
+    response = _respond(problem)
     for name, value in error.get_headers():
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
@@ -128,23 +193,9 @@ def _from_http(error: HTTPException) -> Response | HTTPException:
 
 
 def _from_bug(error: Exception) -> Response:
-    _log.error("%s: unexpected error", g.request_id, exc_info=error)
-    return _problem(
-        status=HTTPStatus.INTERNAL_SERVER_ERROR,
-        code=MaskserveError.code,
-        title=MaskserveError.title,
-        detail=_SEE_LOG,
-    )
+    return _respond(problem_body(error, request_id=g.request_id))
 
 
-def _problem(*, status: int, code: str, title: str, detail: str) -> Response:
-    """The one error body of this API."""
-    problem = Problem(
-        type=f"urn:maskserve:problem:{code}",
-        title=title,
-        status=status,
-        detail=detail,
-        code=code,
-        instance=f"urn:maskserve:request:{g.request_id}",
-    )
-    return Response(problem.model_dump_json(), status=status, mimetype=_PROBLEM_JSON)
+def _respond(problem: Problem) -> Response:
+    note(code=problem.code)
+    return Response(problem.model_dump_json(), status=problem.status, mimetype=PROBLEM_JSON)

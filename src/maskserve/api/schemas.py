@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from maskserve.runtime.render import Style
 
 __all__ = [
+    "Body",
     "ClassCoverageBody",
     "CoverageBody",
     "DrawnImageBody",
@@ -25,10 +26,12 @@ __all__ = [
     "ReadinessBody",
     "RleBody",
     "SegmentBody",
+    "SegmentOptions",
     "SegmentQuery",
     "SizeBody",
     "StatusBody",
     "TimingBody",
+    "without_default",
 ]
 
 MaskForm = Literal["rle", "polygon", "png", "none"]
@@ -39,12 +42,14 @@ Pixels = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[float, Field(ge=0)]
 
 
-def _without_default(schema: dict[str, Any]) -> None:
+def without_default(schema: dict[str, Any]) -> None:
     """Absence is the default of an optional field; JSON Schema would say ``null``."""
     schema.pop("default", None)
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What all of them have in common."""
+
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -54,21 +59,23 @@ class _Body(BaseModel):
     )
 
 
-class ModelPath(_Body):
+class ModelPath(Body):
     name: str
     """Name of a model, as `GET /v1/models` lists it."""
 
 
-class SegmentQuery(_Body):
+class SegmentOptions(Body):
+    """Parameters of everything that segments."""
+
     min_score: Annotated[
-        Share | SkipJsonSchema[None], Field(json_schema_extra=_without_default)
+        Share | SkipJsonSchema[None], Field(json_schema_extra=without_default)
     ] = None
     """Confidence threshold; the model's calibrated one by default."""
-    classes: Annotated[str | SkipJsonSchema[None], Field(json_schema_extra=_without_default)] = None
+    classes: Annotated[str | SkipJsonSchema[None], Field(json_schema_extra=without_default)] = None
     """Names of classes, separated by commas; all by default. The coverage counts these only."""
     max_instances: Annotated[
         Annotated[int, Field(ge=1)] | SkipJsonSchema[None],
-        Field(json_schema_extra=_without_default),
+        Field(json_schema_extra=without_default),
     ] = None
     """At most so many instances, the best; the coverage counts these only."""
     masks: MaskForm = "rle"
@@ -77,30 +84,33 @@ class SegmentQuery(_Body):
     style: Style = "overlay"
     """How the photo is drawn. `splash` keeps colour inside the masks only; `mask` is white on
     black."""
+
+
+class SegmentQuery(SegmentOptions):
     include: Annotated[
-        Literal["image"] | SkipJsonSchema[None], Field(json_schema_extra=_without_default)
+        Literal["image"] | SkipJsonSchema[None], Field(json_schema_extra=without_default)
     ] = None
     """`image` adds the drawn photo to the JSON."""
 
 
-class ModelReferenceBody(_Body):
+class ModelReferenceBody(Body):
     name: str
     version: str
 
 
-class SizeBody(_Body):
+class SizeBody(Body):
     """Of the upright photo: EXIF orientation is applied."""
 
     width: Pixels
     height: Pixels
 
 
-class ClassCoverageBody(_Body):
+class ClassCoverageBody(Body):
     masked_px: Pixels
     masked_percent: Percent
 
 
-class CoverageBody(_Body):
+class CoverageBody(Body):
     """Overlaps count once; `masked_px + unmasked_px = total_px = width × height`."""
 
     masked_px: Pixels
@@ -112,7 +122,7 @@ class CoverageBody(_Body):
     """Every class of the model, also where nothing was found."""
 
 
-class RleBody(_Body):
+class RleBody(Body):
     """COCO's compressed run-length encoding, as pycocotools reads it."""
 
     size: tuple[int, int]
@@ -124,7 +134,7 @@ MaskBody = RleBody | list[list[tuple[float, float]]] | str
 """Compressed RLE, polygons, or a PNG in base64."""
 
 
-class InstanceBody(_Body):
+class InstanceBody(Body):
     id: int
     """Position in the list; 0 is the best score."""
     class_name: Annotated[str, Field(alias="class")]
@@ -138,17 +148,17 @@ class InstanceBody(_Body):
     area_percent: Percent
     mask: Annotated[
         MaskBody | SkipJsonSchema[None],
-        Field(json_schema_extra=_without_default),
+        Field(json_schema_extra=without_default),
     ] = None
     """In the form that `masks` asked for; absent for `none`."""
 
 
-class DrawnImageBody(_Body):
+class DrawnImageBody(Body):
     media_type: Literal["image/jpeg"]
     base64: str
 
 
-class TimingBody(_Body):
+class TimingBody(Body):
     decode: Milliseconds
     queue: Milliseconds
     """Waiting for the network."""
@@ -162,7 +172,7 @@ class TimingBody(_Body):
     """All of the above, and counting and encoding masks."""
 
 
-class SegmentBody(_Body):
+class SegmentBody(Body):
     model_config = ConfigDict(
         openapi_extra={  # type: ignore[typeddict-unknown-key]  # of flask-openapi3
             "description": "JSON, or the drawn photo where `Accept` prefers an image.",
@@ -190,13 +200,13 @@ class SegmentBody(_Body):
     coverage: CoverageBody
     instances: list[InstanceBody]
     drawn_image: Annotated[
-        DrawnImageBody | SkipJsonSchema[None], Field(json_schema_extra=_without_default)
+        DrawnImageBody | SkipJsonSchema[None], Field(json_schema_extra=without_default)
     ] = None
     """Only with `include=image`."""
     timing_ms: TimingBody
 
 
-class InputBody(_Body):
+class InputBody(Body):
     """What the network sees: the photo is scaled until its shorter side has
     `short_side_px`, but its longer side no more than `max_side_px`."""
 
@@ -204,7 +214,7 @@ class InputBody(_Body):
     max_side_px: Pixels
 
 
-class ModelBody(_Body):
+class ModelBody(Body):
     name: str
     version: str
     description: str
@@ -222,22 +232,22 @@ class ModelBody(_Body):
     """The data, in words."""
 
 
-class ModelListBody(_Body):
+class ModelListBody(Body):
     default: str
     """The model that `POST /v1/segment` uses."""
     models: list[ModelBody]
 
 
-class StatusBody(_Body):
+class StatusBody(Body):
     status: Literal["ok"]
 
 
-class ReadinessBody(_Body):
+class ReadinessBody(Body):
     status: Literal["ready"]
     models: list[str]
 
 
-class Problem(_Body):
+class Problem(Body):
     """RFC 9457 problem details."""
 
     type: str

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from werkzeug.exceptions import NotAcceptable
 
 from maskserve.api.answers import encode_masks, model_body, segment_body
-from maskserve.api.photo import REQUEST_BODY, read_photo
-from maskserve.api.problems import describe_problems
+from maskserve.api.photo import REQUEST_BODY, receive_photo
+from maskserve.api.problems import describe_problems, refuse_repeated
 from maskserve.api.schemas import (
     ModelBody,
     ModelListBody,
@@ -22,7 +22,6 @@ from maskserve.api.schemas import (
 )
 from maskserve.api.services import current_services
 from maskserve.api.work import class_names, segmented
-from maskserve.core.errors import ParameterError
 from maskserve.core.types import Coverage
 from maskserve.runtime.image_io import encode_image
 from maskserve.runtime.render import draw
@@ -43,7 +42,9 @@ _DESCRIPTION = (
 )
 _ALWAYS = describe_problems(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.INTERNAL_SERVER_ERROR)
 _REFUSALS = describe_problems(
+    HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_ACCEPTABLE,
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -110,11 +111,12 @@ def segment_with(path: ModelPath, query: SegmentQuery) -> Response:
 def _segment(model_name: str, query: SegmentQuery) -> Response:
     services = current_services()
     media_type = _negotiate()
-    _refuse_repeated()
+    refuse_repeated()
+    services.admission.refuse_if_full()
     drawn = b""  # where nobody asks for it
     with segmented(
         services,
-        read_photo(request),
+        receive_photo(request, max_bytes=services.limits.max_bytes),
         model=model_name,
         min_score=query.min_score,
         classes=class_names(query.classes),
@@ -153,13 +155,6 @@ def _negotiate() -> str:
             f"None of “{accepted}” can be answered; there are {JSON}, {JPEG} and {PNG}."
         )
     return best
-
-
-def _refuse_repeated() -> None:
-    """Only the first of ``?classes=a&classes=b`` would count, which nobody means."""
-    for key, values in request.args.lists():
-        if len(values) > 1:
-            raise ParameterError(f"The parameter “{key}” is given {len(values)} times.")
 
 
 def _drawn_response(drawn: bytes, media_type: str, coverage: Coverage, *, count: int) -> Response:

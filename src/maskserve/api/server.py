@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
-import threading
+from ipaddress import ip_address
 
 from flask import Flask
 
 from maskserve.api.app import create_app
+from maskserve.api.jobs.worker import JobWorker
+from maskserve.api.keys import ApiKeys
+from maskserve.api.loading import start_loading
 from maskserve.api.logs import set_up_logging
-from maskserve.api.services import Registry
+from maskserve.api.metrics import MetricsFolder
+from maskserve.api.services import Registry, Services, open_jobs
 from maskserve.api.settings import ServerSettings
+from maskserve.api.tracing import is_tracing_wanted, make_exporting_tracing
 from maskserve.core.errors import SettingsError
+from maskserve.runtime.allocator import return_large_blocks
 
 __all__ = ["serve"]
 
@@ -25,12 +32,17 @@ def serve(settings: ServerSettings, registry: Registry) -> None:
 
     Models are loaded in a thread of the process that answers: ``/healthz`` says 200 at once and
     ``/readyz`` once all of them are warm. SIGTERM makes ``/readyz`` say 503 for
-    ``settings.drain_s``; then no more connections are taken and running requests finish.
+    ``settings.drain_s``; then no more connections are taken and running requests finish. SIGHUP
+    loads bundles that have changed.
 
     Raises:
-        SettingsError: The address cannot be listened on.
+        SettingsError: The address cannot be listened on, the API keys cannot be read, or the folder
+            of jobs cannot be used.
     """
-    set_up_logging()
+    set_up_logging(settings.log_level)
+    _check_access(settings)
+    _check_jobs(settings)
+    return_large_blocks()
     listener = _listen(settings.host, settings.port)
     if sys.platform == "win32":
         _serve_with_werkzeug(settings, registry, listener)
@@ -38,7 +50,39 @@ def serve(settings: ServerSettings, registry: Registry) -> None:
         # Not on Windows, where gunicorn cannot even be imported.
         from maskserve.api.gunicorn_server import GunicornServer  # noqa: PLC0415
 
-        GunicornServer(settings, listener, make_app=lambda: _make_app(settings, registry)).run()
+        folder = MetricsFolder() if settings.workers > 1 else None
+        GunicornServer(
+            settings,
+            listener,
+            make_app=lambda: _make_app(settings, registry, metrics_folder=folder),
+            metrics_folder=folder,
+        ).run()
+
+
+def _check_access(settings: ServerSettings) -> None:
+    """Check the keys before anything is begun, and warn of a server that is open to others."""
+    if ApiKeys(settings).required or _is_loopback(settings.host):
+        return
+    _log.warning(
+        "whoever reaches %s can use this server: it asks for no API key, see docs/security.md",
+        settings.host,
+    )
+
+
+def _check_jobs(settings: ServerSettings) -> None:
+    """Check the folder of jobs before there are processes that use it."""
+    jobs = open_jobs(settings)
+    if jobs:
+        jobs.close()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -56,23 +100,21 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _make_app(settings: ServerSettings, registry: Registry) -> Flask:
+def _make_app(
+    settings: ServerSettings, registry: Registry, *, metrics_folder: MetricsFolder | None = None
+) -> Flask:
     """The app, whose models begin to load at once."""
-    app = create_app(settings, registry)
-    threading.Thread(target=_load, args=(registry,), name="load-models", daemon=True).start()
+    app = create_app(
+        settings,
+        registry,
+        metrics_folder=metrics_folder.path if metrics_folder else None,
+        tracing=make_exporting_tracing() if is_tracing_wanted(os.environ) else None,
+    )
+    services: Services = app.extensions["maskserve"]
+    start_loading(services)
+    if services.jobs:
+        JobWorker(services, services.jobs).start()
     return app
-
-
-def _load(registry: Registry) -> None:
-    try:
-        registry.load()
-    except Exception:
-        _log.exception("loading the models failed")
-        return
-    for name, error in registry.failures.items():
-        _log.error("model %s could not be loaded: %s", name, error)
-    if registry.ready:
-        _log.info("ready: %s", ", ".join(registry.names))
 
 
 def _serve_with_werkzeug(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 from flask import current_app
 
 from maskserve.api.admission import Admission
+from maskserve.api.jobs.store import JobStore, StoreLimits
+from maskserve.api.keys import ApiKeys
 from maskserve.api.metrics import Metrics
 from maskserve.api.settings import ServerSettings
+from maskserve.api.tracing import Tracing
 from maskserve.core.errors import MaskserveError, ServerNotReadyError
 from maskserve.core.manifest import Manifest
 from maskserve.core.predictor import Image
@@ -19,7 +23,7 @@ from maskserve.core.types import Instances
 from maskserve.runtime.image_io import ImageLimits
 from maskserve.runtime.predictor import StageTimes
 
-__all__ = ["Registry", "Services", "TimedPredictor", "current_services"]
+__all__ = ["Registry", "Services", "TimedPredictor", "current_services", "open_jobs"]
 
 
 class TimedPredictor(Protocol):
@@ -29,7 +33,7 @@ class TimedPredictor(Protocol):
     def manifest(self) -> Manifest: ...
 
     def predict_timed(
-        self, image: Image, *, min_score: float | None = None
+        self, image: Image, *, min_score: float | None = None, timeout_s: float | None = None
     ) -> tuple[Instances, StageTimes]: ...
 
 
@@ -49,25 +53,44 @@ class Registry(Protocol):
 
     def load(self) -> None: ...
 
+    def reload(self) -> Mapping[str, MaskserveError | None]: ...
+
 
 class Services:
     """One app's share of everything that outlives a request.
 
     Attributes:
+        jobs: The store of jobs; None where the server keeps none.
         draining: Set once the server was asked to stop.
+        reload_asked: Set when the server was asked to look for changed bundles.
     """
 
-    def __init__(self, settings: ServerSettings, registry: Registry) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        registry: Registry,
+        *,
+        metrics_folder: Path | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         self.limits = ImageLimits(max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+        self.keys = ApiKeys(settings)
+        self.jobs = open_jobs(settings)
+        self.metrics = Metrics(
+            models=self.loaded,
+            jobs=self.jobs.count_by_state if self.jobs else None,
+            folder=metrics_folder,
+        )
+        self.tracing = tracing
         self.admission = Admission(
             concurrency=settings.concurrency,
             queue_size=settings.queue_size,
-            deadline_s=settings.deadline_s,
+            on_wait=self.metrics.wait,
         )
-        self.metrics = Metrics(waiting=lambda: self.admission.waiting, models=self.loaded)
         self.draining = threading.Event()
+        self.reload_asked = threading.Event()
 
     def loaded(self) -> list[Manifest]:
         """Manifests of the models that are ready, in the order of the settings."""
@@ -95,6 +118,22 @@ class Services:
             raise ServerNotReadyError(
                 "The models are still loading.", hint="Try again in a few seconds."
             )
+
+
+def open_jobs(settings: ServerSettings) -> JobStore | None:
+    """The store of jobs; None where the settings name no folder for it.
+
+    Raises:
+        SettingsError: The folder cannot be used.
+    """
+    if settings.jobs_dir is None:
+        return None
+    limits = StoreLimits(
+        max_jobs=settings.jobs_max_count,
+        max_bytes=settings.jobs_max_bytes,
+        keep_s=settings.jobs_keep_s,
+    )
+    return JobStore(settings.jobs_dir, limits)
 
 
 def current_services() -> Services:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
@@ -21,10 +30,30 @@ Seconds = Annotated[float, Field(ge=0, le=3600)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _check_origin(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s*]+", text):
+        raise ValueError(f"“{text}” is not an origin, such as https://example.org:8443")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_check_origin)]
+
+_NAMES_OF_OTHERS = {
+    "LABEL_STUDIO_URL": "label_studio_url",
+    "LABEL_STUDIO_API_KEY": "label_studio_api_key",
+    "LABEL_STUDIO_BASE_DATA_DIR": "label_studio_data_dir",
+    "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": "label_studio_local_files",
+}
+"""Variables by which Label Studio's backends and Label Studio itself are set up."""
+
+_LISTS = ("models", "api_keys", "cors_origins", "trusted_hosts")
+
+
 class ServerSettings(BaseModel):
     """How to serve; every field is also ``MASKSERVE_<FIELD>`` and a key of the TOML file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Without the input in messages, which may be a key.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     models: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default_factory=lambda: tuple(shipped_bundles())
@@ -34,6 +63,8 @@ class ServerSettings(BaseModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """0 takes any free port; the log says which."""
+    workers: Count = 1
+    """Processes that serve, each with its own copy of every model."""
     threads: Count = 32
     """Requests that are read and answered at a time, whether or not they need a model."""
     concurrency: Count = 1
@@ -46,6 +77,36 @@ class ServerSettings(BaseModel):
     """After SIGTERM, how long ``/readyz`` says 503 before no more connections are taken."""
     max_bytes: Count = 20 * 2**20
     max_pixels: Count = 50_000_000
+    api_keys: Annotated[tuple[SecretStr, ...], Field(min_length=1)] | None = None
+    """``KEY`` or ``NAME:KEY``; with any, whoever has none is let in nowhere but at the page."""
+    api_keys_file: Path | None = None
+    """More keys, one a line."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Pages of these origins may use the API from a browser; by default only its own page may."""
+    trusted_hosts: tuple[str, ...] | None = None
+    """Requests for other host names are refused; by default any name will do."""
+    trusted_proxies: Annotated[int, Field(ge=0, le=10)] = 0
+    """How many proxies in front of the server add to ``X-Forwarded-For``, ``-Proto``, ``-Host``."""
+    jobs_dir: Path | None = None
+    """Folder of the jobs; without one there are none, since photos would be kept in it."""
+    jobs_max_count: Count = 1000
+    """Jobs that are kept, ended ones included; one more is refused with 507."""
+    jobs_max_bytes: Count = 2 * 2**30
+    """Bytes of all jobs together: what was sent, results and pictures."""
+    jobs_keep_s: Annotated[float, Field(gt=0)] = 24 * 3600
+    """How long results are kept after the end of a job, counted while the server runs."""
+    job_max_bytes: Count = 512 * 2**20
+    """Bytes of one job, as sent and unpacked."""
+    job_max_photos: Count = 10_000
+    """Photos and frames of one job."""
+    label_studio_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    """Where Label Studio is, for its backend: the only place that photos are fetched from."""
+    label_studio_api_key: SecretStr | None = None
+    label_studio_data_dir: Path | None = None
+    """Label Studio's own data folder, where uploads then are read from instead."""
+    label_studio_local_files: Path | None = None
+    """The folder that ``/data/local-files/?d=…`` is relative to."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
     def _threads_suffice(self) -> ServerSettings:
@@ -59,14 +120,19 @@ class ServerSettings(BaseModel):
 
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in ``MASKSERVE_*`` variables; ``MASKSERVE_MODELS`` is split at commas."""
+    """The settings in ``MASKSERVE_*`` variables, whose lists are split at commas, and in those
+    that Label Studio has a name for."""
     values: dict[str, Any] = {
+        field: environ[name] for name, field in _NAMES_OF_OTHERS.items() if environ.get(name)
+    }
+    values |= {
         key.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for key, value in environ.items()
         if key.startswith(ENVIRONMENT_PREFIX)
     }
-    if "models" in values:
-        values["models"] = [name.strip() for name in values["models"].split(",") if name.strip()]
+    for key in _LISTS:
+        if key in values:
+            values[key] = [part.strip() for part in values[key].split(",") if part.strip()]
     return values
 
 
@@ -112,4 +178,5 @@ def resolve_settings(
         if not first["loc"]:
             raise SettingsError(f"{first['ctx']['error']}.") from None
         key = str(first["loc"][0])
-        raise SettingsError(f"Setting “{key}” (from {source_of[key]}): {first['msg']}.") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"Setting “{key}” (from {source_of[key]}): {message}.") from None

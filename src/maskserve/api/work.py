@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from flask import has_request_context, request
 
+from maskserve.api.admission import Deadline
+from maskserve.api.observe import note, record_photo
+from maskserve.api.request import Request
 from maskserve.api.services import Services
+from maskserve.api.stopwatch import Stopwatch
 from maskserve.core.errors import ParameterError
 from maskserve.core.manifest import Manifest
 from maskserve.core.predictor import Image
 from maskserve.core.types import Instances
-from maskserve.runtime.image_io import decode_image
+from maskserve.runtime.image_io import check_image, decode_image
 
-__all__ = ["Segmented", "Stopwatch", "class_names", "segmented"]
-
-
-class Stopwatch:
-    """Milliseconds by stage of one request."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self.spent_ms = dict.fromkeys(("decode", "queue", "infer", "paste", "draw"), 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.spent_ms[name] = (time.perf_counter() - start) * 1e3
-
-    def add(self, **spent_ms: float) -> None:
-        self.spent_ms.update(spent_ms)
-
-    def stop(self) -> dict[str, float]:
-        self.spent_ms["total"] = (time.perf_counter() - self._start) * 1e3
-        return self.spent_ms
+__all__ = ["Segmented", "class_names", "segmented"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +43,67 @@ class Segmented:
 @contextmanager
 def segmented(
     services: Services,
-    data: bytes,
+    data: bytes | Callable[[], bytes | Image],
     *,
     model: str,
     min_score: float | None = None,
     classes: list[str] | None = None,
     max_instances: int | None = None,
+    background: bool = False,
 ) -> Iterator[Segmented]:
     """Segment a photo; its place in the queue is held while the block runs.
 
-    What needs the decoded photo, such as drawing, belongs into the block: the number of places
-    bounds the decoded photos in memory. Stages are reported to the metrics behind it.
+    What needs the decoded photo, such as drawing, belongs into the block. Stages are reported
+    to the metrics behind it. Within a request, the deadline counts from the request's arrival,
+    and a photo whose client has left is not begun.
 
     Args:
         services: Of the app.
-        data: The encoded photo.
+        data: The encoded photo, or what unpacks it, which is called once there is a place; it
+            may give the decoded photo, whose size it has checked.
         model: Name of a loaded model.
         min_score: By default the model's own threshold.
         classes: Names of the classes to keep; None for all.
         max_instances: Keep only so many, the best.
+        background: Wait behind all photos of requests, for as long as it takes.
 
     Raises:
         UnknownModelError: No such model is configured.
         ServerNotReadyError: The model is still loading, or could not be loaded.
         UnknownClassError: With the nearest known name.
         ServerFullError: More photos wait than the queue takes.
-        DeadlineError: The photo waited too long.
+        DeadlineError: The photo waited too long, or its network took too long.
         ImageError: The photo cannot be decoded, or is too large.
     """
+    note(model=model)
     stopwatch = Stopwatch()
     predictor = services.registry.get(model)
     manifest = predictor.manifest
     wanted = None if classes is None else [manifest.categories.index_of(name) for name in classes]
-    with services.admission.place():
-        with stopwatch.stage("decode"):
-            image = decode_image(data, limits=services.limits)
-        with services.admission.turn() as queued_ms:
-            instances, times = predictor.predict_timed(image, min_score=min_score)
-        stopwatch.add(queue=queued_ms, infer=times.infer_ms, paste=times.paste_ms)
+    deadline = None if background else _deadline(services.settings.deadline_s)
+    admission = services.admission
+    with admission.place(background=background):
+        encoded = data if isinstance(data, bytes) else data()
+        if isinstance(encoded, bytes):
+            check_image(encoded, limits=services.limits)  # what is refused need not wait
+        with admission.turn(deadline=deadline, background=background) as queued_ms:
+            stopwatch.add(queue=queued_ms)
+            _require_client()
+            with stopwatch.stage("decode"):
+                image = (
+                    decode_image(encoded, limits=services.limits)
+                    if isinstance(encoded, bytes)
+                    else encoded
+                )
+            instances, times = predictor.predict_timed(
+                image, min_score=min_score, timeout_s=deadline.left_s if deadline else None
+            )
+            stopwatch.add(infer=times.infer_ms, paste=times.paste_ms)
+        if deadline:
+            deadline.check(what="the network finished too late")
         yield Segmented(manifest, image, _keep(instances, wanted, max_instances), stopwatch)
-    services.metrics.observe_stages(stopwatch.stop())
+    stopwatch.stop()
+    record_photo(services, model=model, stopwatch=stopwatch, background=background)
 
 
 def class_names(classes: str | None) -> list[str] | None:
@@ -110,6 +114,18 @@ def class_names(classes: str | None) -> list[str] | None:
     if not all(names):
         raise ParameterError("classes: a name is empty.", hint="Separate names by one comma.")
     return names
+
+
+def _deadline(allowed_s: float) -> Deadline:
+    """That of the current request; outside of one, time begins to run now."""
+    if has_request_context() and isinstance(request, Request):
+        return Deadline.after(allowed_s, arrived_s=request.arrived_s)
+    return Deadline.after(allowed_s)
+
+
+def _require_client() -> None:
+    if has_request_context() and isinstance(request, Request):
+        request.require_client()
 
 
 def _keep(

@@ -85,13 +85,41 @@ class ServerProcess:
 
     @property
     def memory(self) -> ProcessMemory | None:
-        """Of the process that holds the models; None where Linux is not."""
-        return process_memory(self._worker)
+        """Of a process that holds the models; None where Linux is not."""
+        return process_memory(self.worker_pids[0])
+
+    @property
+    def pid(self) -> int:
+        """Of the process that an operator stops."""
+        return self._process.pid
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Of the processes that hold the models, one by default."""
+        # gunicorn answers in child processes, werkzeug in the process itself.
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        found = children.read_text().split() if children.is_file() else []
+        return [int(pid) for pid in found] or [self.pid]
+
+    @property
+    def url(self) -> str:
+        """Where it answers, such as ``http://127.0.0.1:8080``."""
+        host, port = self._address
+        return f"http://{host}:{port}"
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self._log.read_text(errors="replace")
 
     def connect(self) -> HTTPConnection:
         """A connection to the server, to be closed by the caller."""
         host, port = self._address
         return HTTPConnection(host, port, timeout=_WAIT_S)
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait until the process has ended by itself; returns its exit code."""
+        return self._process.wait(timeout_s)
 
     def stop(self) -> None:
         """End the process, kindly at first."""
@@ -103,14 +131,6 @@ class ServerProcess:
             self._process.wait()
         self._folder.cleanup()
 
-    @property
-    def _worker(self) -> int:
-        """gunicorn answers in a child process, werkzeug in the process itself."""
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        found = children.read_text().split() if children.is_file() else []
-        return int(found[0]) if found else pid
-
     def _wait(self, look: Callable[[], _T | None]) -> _T:
         """Look until there is something, for as long as the process lives."""
         while self.age_s < _WAIT_S:
@@ -118,14 +138,14 @@ class ServerProcess:
             if found is not None:
                 return found
             if self._process.poll() is not None:
-                lines = self._log.read_text(errors="replace").strip().splitlines()
+                lines = self.log.strip().splitlines()
                 raise EngineError(f"The server did not start: {' '.join(lines[-2:])}")
             time.sleep(_POLL_S)
         raise EngineError(f"The server was not ready after {_WAIT_S} s.")
 
     def _find_address(self) -> tuple[str, int] | None:
         """Where the server listens, as its log says."""
-        for line in self._log.read_text(errors="replace").splitlines():
+        for line in self.log.splitlines():
             if line.startswith("{") and line.endswith("}"):
                 _, found, url = str(json.loads(line).get("message")).partition("listening on ")
                 parts = urlsplit(url)

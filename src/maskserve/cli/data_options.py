@@ -46,7 +46,7 @@ FormatOption = Annotated[
     str | None,
     typer.Option(
         metavar="FORMAT",
-        help="coco, via, yolo, masks or labelme. By default recognised by the files.",
+        help="coco, via, yolo, masks, label-studio or labelme. By default recognised by the files.",
     ),
 ]
 

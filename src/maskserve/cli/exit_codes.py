@@ -10,12 +10,14 @@ from maskserve.core.errors import (
     EngineError,
     ExportError,
     ImageError,
+    JobError,
     MaskserveError,
     MissingExtraError,
     OutputError,
     ParameterError,
     ServerFullError,
     ServerNotReadyError,
+    ServerUnreachableError,
     TrainingError,
 )
 
@@ -32,10 +34,12 @@ EXIT_CODES: dict[type[MaskserveError], int] = {
     EngineError: 7,
     OutputError: 7,
     DownloadError: 7,
+    ServerUnreachableError: 7,
     # Of the server alone; they reach the shell only if something is wrong with us.
     ServerNotReadyError: 1,
     ServerFullError: 1,
     DeadlineError: 1,
+    JobError: 1,
 }
 """Exit code by kind of error; it holds for the kinds below each as well."""
 

@@ -26,6 +26,13 @@ def serve(
         typer.Option(help="Address to listen on; 0.0.0.0 for all. By default 127.0.0.1."),
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. By default 8080.")] = None,
+    jobs_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Take jobs of many photos, which are kept in this folder; by default, take none.",
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -49,7 +56,7 @@ def serve(
     from maskserve.runtime.model_cache import user_cache
     from maskserve.runtime.registry import ModelRegistry
 
-    flags = {"models": model or None, "host": host, "port": port}
+    flags = {"models": model or None, "host": host, "port": port, "jobs_dir": jobs_dir}
     settings = resolve_settings(
         file=config,
         environ=os.environ,

@@ -22,9 +22,18 @@
     ├── ExportError
     │   └── ParityError             the exported model answers differently
     ├── EngineError                 the inference engine failed on a valid photo
+    ├── ServerUnreachableError      nobody answers at the address of a server
     ├── ServerNotReadyError         the model is still loading, or the server is stopping
     ├── ServerFullError
-    └── DeadlineError
+    ├── DeadlineError
+    └── JobError                    a job of many photos cannot be accepted, found or finished
+        ├── JobsOffError            the server keeps no jobs
+        ├── UnknownJobError
+        ├── NoPicturesError         none were asked for
+        ├── JobGoneError            its photos or results are no longer kept
+        ├── JobTooLargeError        more photos or bytes than a job may have
+        ├── ArchiveError            a ZIP that cannot be used
+        └── JobStoreFullError       no room is left for jobs
 
 ``core`` knows neither HTTP nor exit codes: ``maskserve.api.problems`` and
 ``maskserve.cli.exit_codes`` own one table each.
@@ -37,6 +46,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "ArchiveError",
     "BundleCorruptError",
     "BundleError",
     "BundleMissingError",
@@ -52,16 +62,24 @@ __all__ = [
     "ImageMissingError",
     "ImageTooLargeError",
     "ImageTypeError",
+    "JobError",
+    "JobGoneError",
+    "JobStoreFullError",
+    "JobTooLargeError",
+    "JobsOffError",
     "MaskserveError",
     "MissingExtraError",
+    "NoPicturesError",
     "OutputError",
     "ParameterError",
     "ParityError",
     "ServerFullError",
     "ServerNotReadyError",
+    "ServerUnreachableError",
     "SettingsError",
     "TrainingError",
     "UnknownClassError",
+    "UnknownJobError",
     "UnknownModelError",
 ]
 
@@ -233,6 +251,11 @@ class EngineError(MaskserveError):
     title = "The inference engine failed"
 
 
+class ServerUnreachableError(MaskserveError):
+    code = "server_unreachable"
+    title = "The server does not answer"
+
+
 class ServerNotReadyError(MaskserveError):
     code = "server_not_ready"
     title = "The server is not ready"
@@ -246,3 +269,43 @@ class ServerFullError(MaskserveError):
 class DeadlineError(MaskserveError):
     code = "deadline_passed"
     title = "The request took too long"
+
+
+class JobError(MaskserveError):
+    code = "bad_job"
+    title = "The job cannot be done"
+
+
+class JobsOffError(JobError):
+    code = "jobs_off"
+    title = "This server keeps no jobs"
+
+
+class UnknownJobError(JobError):
+    code = "unknown_job"
+    title = "There is no such job"
+
+
+class NoPicturesError(JobError):
+    code = "no_pictures"
+    title = "The job has no pictures"
+
+
+class JobGoneError(JobError):
+    code = "job_gone"
+    title = "The job's files are no longer kept"
+
+
+class JobTooLargeError(JobError):
+    code = "job_too_large"
+    title = "The job is too large"
+
+
+class ArchiveError(JobError):
+    code = "bad_archive"
+    title = "The ZIP cannot be used"
+
+
+class JobStoreFullError(JobError):
+    code = "job_store_full"
+    title = "There is no room for more jobs"

@@ -148,7 +148,7 @@ class Manifest(_Frozen):
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleCorruptError(f"{where} is not JSON: {error}") from None
         found = values.get("schema_version") if isinstance(values, dict) else None
         if isinstance(found, int) and found > SCHEMA_VERSION:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from maskserve.core.boxes import Boxes
+from maskserve.core.boxes import Boxes, xyxy_to_xywh
+from maskserve.core.errors import MissingExtraError
 from maskserve.core.masks import Mask, MaskCrop, Rle, crop_to_rle, union
 
-__all__ = ["ClassCoverage", "Coverage", "Instances", "percent"]
+if TYPE_CHECKING:
+    from supervision import Detections
+
+__all__ = ["ClassCoverage", "CocoResult", "Coverage", "Instances", "percent"]
 
 
 def percent(part_px: int, total_px: int) -> float:
@@ -44,6 +49,16 @@ class Coverage:
     masked_percent: float
     unmasked_percent: float
     per_class: dict[str, ClassCoverage]
+
+
+class CocoResult(TypedDict):
+    """One found instance in COCO's format of results: https://cocodataset.org/#format-results."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
+    segmentation: Rle
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,4 +163,56 @@ class Instances:
             masked_percent=masked_percent,
             unmasked_percent=round(100.0 - masked_percent, 4),
             per_class=per_class,
+        )
+
+    def to_coco(
+        self, image_id: int, *, category_ids: Sequence[int] | None = None
+    ) -> list[CocoResult]:
+        """The instances as entries of a COCO results file, which ``COCO.loadRes`` reads.
+
+        Args:
+            image_id: The photo's number in the COCO file that the results belong to.
+            category_ids: The number of each of ``class_names`` there; 1, 2, … by default.
+        """
+        ids = range(1, len(self.class_names) + 1) if category_ids is None else category_ids
+        if len(ids) != len(self.class_names):
+            raise ValueError(f"{len(ids)} category_ids for {len(self.class_names)} class_names")
+        return [
+            {
+                "image_id": image_id,
+                "category_id": ids[class_index],
+                "bbox": box_xywh,
+                "score": score,
+                "segmentation": rle,
+            }
+            for class_index, box_xywh, score, rle in zip(
+                self.class_indices.tolist(),
+                xyxy_to_xywh(self.boxes_xyxy).tolist(),
+                self.scores.tolist(),
+                self.rles(),
+                strict=True,
+            )
+        ]
+
+    def to_supervision(self) -> Detections:
+        """The instances as ``supervision.Detections``, with masks and names of classes.
+
+        Raises:
+            MissingExtraError: The package ``supervision`` is not installed.
+        """
+        try:
+            from supervision import Detections  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if error.name != "supervision":
+                raise
+            raise MissingExtraError(
+                "to_supervision needs the package supervision, which the base install leaves out.",
+                hint="Install it with: pip install 'maskserve[supervision]'",
+            ) from None
+        return Detections(
+            xyxy=self.boxes_xyxy,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.class_indices,
+            data={"class_name": np.array(self.class_names)[self.class_indices]},
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -191,7 +191,9 @@ def _find_photo(image: Mapping[str, Any], folders: Sequence[Path]) -> tuple[Path
     """Path and upright (height, width) of a photo."""
     if not isinstance(image.get("file_name"), str):
         raise FlawError("has no file_name")
-    paths = [folder / image["file_name"] for folder in folders]
+    # Label Studio lists photos by where they lay when they were annotated.
+    names = image["file_name"], PureWindowsPath(image["file_name"]).name
+    paths = [folder / name for name in names for folder in folders]
     path = next((path for path in paths if path.is_file()), paths[0])
     height, width = read_upright_size(path)
     listed = image.get("height", height), image.get("width", width)

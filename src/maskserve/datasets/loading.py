@@ -8,6 +8,7 @@ from pathlib import Path
 
 from maskserve.core.errors import DatasetError, DatasetProblem
 from maskserve.datasets.coco import find_coco, read_coco
+from maskserve.datasets.label_studio import find_label_studio, read_label_studio
 from maskserve.datasets.labelme import find_labelme, read_labelme
 from maskserve.datasets.mask_folders import find_mask_folders, read_mask_folders
 from maskserve.datasets.source import AnnotationFiles, Source, is_split_name
@@ -34,6 +35,9 @@ _FORMATS = {
     "yolo": _Format(find_yolo, read_yolo, "data.yaml with folders images and labels"),
     "masks": _Format(
         find_mask_folders, read_mask_folders, "SPLIT/ID/images/ID.png and SPLIT/ID/masks/*.png"
+    ),
+    "label-studio": _Format(
+        find_label_studio, read_label_studio, "an export as JSON or JSON-MIN beside its photos"
     ),
     "labelme": _Format(find_labelme, read_labelme, "SPLIT/*.json, one for each photo"),
 }

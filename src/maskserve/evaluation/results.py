@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from maskserve.core.boxes import xyxy_to_xywh
 from maskserve.core.errors import DatasetError
 from maskserve.core.masks import crop_from_rle
-from maskserve.core.types import Instances
+from maskserve.core.types import CocoResult, Instances
 from maskserve.datasets.types import Dataset
 from maskserve.evaluation.coco import METRIC_NAMES, Metrics
 from maskserve.runtime.files import write_file
@@ -45,24 +44,12 @@ def write_predictions(path: Path, dataset: Dataset, predictions: Sequence[Instan
         OutputError: The file cannot be written.
     """
     ids = dict(zip(dataset.categories.names, dataset.categories.category_ids, strict=True))
-    results = [
-        {
-            "image_id": sample.image_id,
-            "category_id": ids[name],
-            "bbox": box_xywh,
-            "score": score,
-            "segmentation": rle,
-        }
-        for sample, instances in zip(dataset.samples, predictions, strict=True)
-        for class_index, box_xywh, score, rle in zip(
-            instances.class_indices.tolist(),
-            xyxy_to_xywh(instances.boxes_xyxy).tolist(),
-            instances.scores.tolist(),
-            instances.rles(),
-            strict=True,
+    results: list[CocoResult] = []
+    for sample, instances in zip(dataset.samples, predictions, strict=True):
+        known = np.array([name in ids for name in instances.class_names])
+        results += instances.select(known[instances.class_indices]).to_coco(
+            sample.image_id, category_ids=[ids.get(name, 0) for name in instances.class_names]
         )
-        if (name := instances.class_names[class_index]) in ids
-    ]
     lines = ",\n".join(json.dumps(result) for result in results)
     write_file(path, f"[\n{lines}\n]\n")
 

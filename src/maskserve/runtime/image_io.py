@@ -6,7 +6,6 @@ settings: limits are checked on the header before any pixel is decoded.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,18 +23,19 @@ from maskserve.core.errors import (
     ImageError,
     ImageMissingError,
     ImageTooLargeError,
-    ImageTypeError,
     ParameterError,
 )
 from maskserve.core.masks import Mask
 from maskserve.core.predictor import Image
 from maskserve.runtime.files import write_file
+from maskserve.runtime.image_header import SUPPORTED, ImageHeader, read_header
 
 __all__ = [
     "DEFAULT_LIMITS",
     "FILE_LIMITS",
     "IMAGE_SUFFIXES",
     "ImageLimits",
+    "check_image",
     "decode_image",
     "encode_image",
     "encode_mask_png",
@@ -77,25 +77,12 @@ _MEDIA_TYPES = {
 IMAGE_SUFFIXES = frozenset(_MEDIA_TYPES)
 """Suffixes, in lower case, of the files that :func:`read_image` and :func:`write_image` know."""
 
-_SUPPORTED = "JPEG, PNG and WebP are supported."
-
-# Offset, bytes and name of what people send by mistake; only used to tell them what it is.
-_OTHER_TYPES = (
-    (0, b"GIF8", "a GIF"),
-    (0, b"BM", "a BMP"),
-    (0, b"II*\0", "a TIFF"),
-    (0, b"MM\0*", "a TIFF"),
-    (4, b"ftypavi", "an AVIF"),
-    (4, b"ftyphe", "a HEIC"),
-    (4, b"ftypmif1", "a HEIC"),
-    (4, b"ftyp", "a video"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL"),
-    (0, b"\xff\x0a", "a JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"%PDF", "a PDF"),
-    (0, b"<svg", "an SVG"),
-)
+_PLUGINS: dict[str, type[ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+}
+"""The only readers of Pillow that are ever called."""
 
 # What turns the stored photo upright, by EXIF orientation (CIPA DC-008, tag 0x0112).
 _TO_UPRIGHT = {
@@ -109,11 +96,39 @@ _TO_UPRIGHT = {
 }
 
 
+def check_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> ImageHeader:
+    """Refuse what is no photo, or too large a one, without decoding anything.
+
+    A photo that passes may still turn out to be damaged.
+
+    Args:
+        data: Content of the file.
+        limits: The largest photo that is decoded.
+
+    Raises:
+        ImageMissingError: There are no bytes at all.
+        ImageTooLargeError: More bytes or more pixels than ``limits`` allow.
+        ImageTypeError: A file of another kind, which the message names.
+        ImageDecodeError: Not an image, or one whose header is damaged.
+    """
+    if not data:
+        raise ImageMissingError("The photo is empty: it has 0 bytes.")
+    if len(data) > limits.max_bytes:
+        raise ImageTooLargeError(
+            f"The photo has more than {limits.max_bytes / 2**20:.1f} MiB.",
+            hint="Scale it down, or save it as JPEG.",
+        )
+    header = read_header(data)
+    _check_pixels(header.width, header.height, limits=limits)
+    return header
+
+
 def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
     """Decode a JPEG, PNG or WebP as a person sees it.
 
-    The photo is turned upright by its EXIF orientation, what is transparent shows white, 16-bit
-    greyscale keeps its upper 8 bits, and of an animation the first frame counts.
+    The photo is turned upright by its EXIF orientation, what is transparent shows white, of 16
+    bits a channel the upper 8 are kept, and of an animation the first frame counts. Colour
+    profiles (ICC) are ignored: every photo is taken for sRGB, as in training.
 
     Args:
         data: Content of the file.
@@ -125,26 +140,17 @@ def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Image:
         ImageTypeError: A file of another kind, which the message names.
         ImageDecodeError: Not an image, or a damaged one.
     """
-    if not data:
-        raise ImageMissingError("The photo is empty: it has 0 bytes.")
-    if len(data) > limits.max_bytes:
-        raise ImageTooLargeError(
-            f"The photo has more than {limits.max_bytes / 2**20:.1f} MiB.",
-            hint="Scale it down, or save it as JPEG.",
-        )
-    plugin = _plugin_for(data)
-    if plugin is PngImageFile and len(data) >= 24:
-        # Its size stands at a fixed place, where it counts even if nothing follows.
-        _check_pixels(*struct.unpack(">II", data[16:24]), limits=limits)
+    header = check_image(data, limits=limits)
     # On damaged files Pillow raises OSError, SyntaxError, ValueError, EOFError, struct.error …
     try:
         # The plugin itself and not Image.open, whose check of the size warns or raises by
         # a limit that is global.
-        stored = plugin(BytesIO(data))
+        stored = _PLUGINS[header.kind](BytesIO(data))
     except PillowImage.DecompressionBombError as error:  # of its WebP reader nevertheless
         raise ImageTooLargeError(f"The photo is too large: {error}") from error
     except Exception as error:
         raise ImageDecodeError(f"The photo's header is damaged: {error}.") from error
+    # Should Pillow find another size than the header tells.
     _check_pixels(*stored.size, limits=limits)
     try:
         stored.load()
@@ -196,7 +202,7 @@ def encode_image(image: Image, media_type: str, *, quality: int = 90) -> bytes:
     elif media_type == "image/webp":
         picture.save(buffer, "WEBP", quality=quality)
     else:
-        raise ParameterError(f"“{media_type}” cannot be written.", hint=_SUPPORTED)
+        raise ParameterError(f"“{media_type}” cannot be written.", hint=SUPPORTED)
     return buffer.getvalue()
 
 
@@ -217,7 +223,7 @@ def media_type_of(path: Path) -> str:
         return _MEDIA_TYPES[path.suffix.lower()]
     except KeyError:
         raise ParameterError(
-            f"{path}: “{path.suffix}” is not a known type of image.", hint=_SUPPORTED
+            f"{path}: “{path.suffix}” is not a known type of image.", hint=SUPPORTED
         ) from None
 
 
@@ -229,24 +235,6 @@ def write_image(path: Path, image: Image) -> None:
         OutputError: The file cannot be written.
     """
     write_file(path, encode_image(image, media_type_of(path)))
-
-
-def _plugin_for(data: bytes) -> type[ImageFile]:
-    """Pillow's reader for the data, chosen by their first bytes whatever the file is called."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return WebPImageFile
-    for offset, magic, name in _OTHER_TYPES:
-        if data.startswith(magic, offset):
-            raise ImageTypeError(f"This is {name}.", hint=_SUPPORTED)
-    what = "unknown data"
-    if data[:64].isascii():
-        start = data[:24].decode().encode("unicode_escape").decode()  # on one line
-        what = f"it begins with the text “{start}”"
-    raise ImageDecodeError(f"This is not an image: {what}.", hint=_SUPPORTED)
 
 
 def _check_pixels(width: int, height: int, *, limits: ImageLimits) -> None:
@@ -261,7 +249,10 @@ def _check_pixels(width: int, height: int, *, limits: ImageLimits) -> None:
 def _to_rgb(stored: PillowImage.Image) -> PillowImage.Image:
     if stored.mode.startswith("I"):
         # 16-bit greyscale: Pillow's own conversion would clip at 255 instead of scaling.
-        return PillowImage.fromarray((np.asarray(stored) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(stored)
+        grey = (values >> 8).astype(np.uint8)
+        grey[values == stored.info.get("transparency", -1)] = 255
+        return PillowImage.fromarray(grey).convert("RGB")
     if not stored.has_transparency_data:
         return stored if stored.mode == "RGB" else stored.convert("RGB")
     picture = stored.convert("RGBA")

@@ -10,7 +10,9 @@ import numpy as np
 
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import (
+    BundleCorruptError,
     BundleError,
+    EngineError,
     MaskserveError,
     ParameterError,
     ServerNotReadyError,
@@ -127,16 +129,56 @@ class ModelRegistry:
 
     def load(self) -> None:
         """Load every model and let it look at one grey photo; failures are kept, not raised."""
-        grey = np.full((480, 640, 3), 128, dtype=np.uint8)
         for name, path in self._paths.items():
             try:
-                predictor = self._load_one(path)
-                predictor.predict(grey, min_score=0.0)  # so that the mask head runs, too
+                self._predictors[name] = self._load_warm(path)
             except MaskserveError as error:
                 self.failures[name] = error
             else:
-                self._predictors[name] = predictor
                 self.failures.pop(name, None)
+
+    def reload(self) -> dict[str, MaskserveError | None]:
+        """Load again what has changed on disk, or could not be loaded before.
+
+        A model answers with its old bundle until the new one has been verified and has looked
+        at one grey photo, and for good if the new one cannot be used.
+
+        Returns:
+            For each model that changed, what is wrong with its new bundle; None if nothing is.
+        """
+        changed: dict[str, MaskserveError | None] = {}
+        for name, path in self._paths.items():
+            old = self._predictors.get(name)
+            try:
+                if old and read_manifest(path) == old.manifest:
+                    continue
+                new = self._load_warm(path)
+                if old and new.manifest.name != name:
+                    raise BundleCorruptError(
+                        f"{path} holds another model now, “{new.manifest.name}”.",
+                        hint="Start the server again to serve it.",
+                    )
+            except MaskserveError as error:
+                changed[name] = error
+                if old is None:
+                    self.failures[name] = error
+            else:
+                changed[name] = None
+                self._predictors[name] = new
+                self.failures.pop(name, None)
+        return changed
+
+    def _load_warm(self, path: Path) -> EnginePredictor:
+        """A predictor that has answered once; every failure becomes an error of this package."""
+        grey = np.full((480, 640, 3), 128, dtype=np.uint8)
+        try:
+            predictor = self._load_one(path)
+            predictor.predict(grey, min_score=0.0)  # so that the mask head runs, too
+        except MaskserveError:
+            raise
+        except Exception as error:  # one model must not keep the others from being served
+            raise EngineError(f"{path} could not be loaded: {error!r}.") from error
+        return predictor
 
     def get(self, name: str | None = None) -> EnginePredictor:
         """The predictor of a name, or of the default model.

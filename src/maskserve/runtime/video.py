@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,11 +33,13 @@ class Video:
         path: The file.
         frames_per_second: 25 where the header gives none.
         frame_count: As the header estimates it; None where it does not.
+        frame_size: Height and width in pixels, as stored.
     """
 
     path: Path
     frames_per_second: float
     frame_count: int | None
+    frame_size: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,11 @@ def open_video(path: Path) -> Video:
     with _captured(path) as capture:
         frames_per_second = capture.get(cv2.CAP_PROP_FPS)
         frame_count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     if not 0 < frames_per_second < 1000:
         frames_per_second = _USUAL_FRAMES_PER_SECOND
-    return Video(path, frames_per_second, frame_count if frame_count > 0 else None)
+    return Video(path, frames_per_second, frame_count if frame_count > 0 else None, (height, width))
 
 
 def read_frames(path: Path) -> Iterator[Image]:
@@ -176,6 +181,7 @@ class _Mp4Writer:
 def _captured(path: Path) -> Iterator[cv2.VideoCapture]:
     if not path.is_file():
         raise ImageMissingError(f"There is no file {path}.")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # or damaged files fill stderr
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():

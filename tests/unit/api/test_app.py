@@ -115,6 +115,12 @@ def test_openapi_document_has_every_route(client: FlaskClient, registry: FakeReg
         ("get", "/v1/models/{name}"),
         ("post", "/v1/segment"),
         ("post", "/v1/models/{name}/segment"),
+        ("get", "/v1/jobs"),
+        ("post", "/v1/jobs"),
+        ("get", "/v1/jobs/{id}"),
+        ("delete", "/v1/jobs/{id}"),
+        ("get", "/v1/jobs/{id}/results"),
+        ("get", "/v1/jobs/{id}/pictures"),
     }
 
 

@@ -59,7 +59,7 @@ def test_stages_queue_and_models_are_measured(client: FlaskClient, jpeg: bytes) 
     client.post("/v1/segment", data=jpeg, content_type="image/jpeg")
     lines = metric_lines(client)
     for stage in ("decode", "queue", "infer", "paste", "draw", "total"):
-        assert f'maskserve_stage_seconds_count{{stage="{stage}"}} 1.0' in lines
+        assert f'maskserve_stage_seconds_count{{model="balloon",stage="{stage}"}} 1.0' in lines
     assert "maskserve_queue_depth 0.0" in lines
     info = [line for line in lines if line.startswith("maskserve_model_info{")]
     assert len(info) == 2

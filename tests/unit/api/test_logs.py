@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 
 from maskserve.api.logs import JsonFormatter
@@ -32,3 +33,44 @@ def test_traceback_is_a_field() -> None:
         line = format_record("failed", exc_info=sys.exc_info())
     assert len(line.splitlines()) == 1
     assert "KeyError: 'gone'" in json.loads(line)["traceback"]
+
+
+PROGRAM = """
+import logging, threading, warnings
+from maskserve.api.logs import set_up_logging
+
+set_up_logging({level!r})
+logging.getLogger("maskserve.x").info("of ours")
+logging.getLogger("other").info("of no interest")
+logging.getLogger("other").warning("of another package")
+warnings.warn("deprecated")
+thread = threading.Thread(target=lambda: 1 / 0, name="t")
+thread.start()
+thread.join()
+"""
+
+
+def run(level: str) -> list[dict[str, str]]:
+    """What a process logs, in which everything that writes to stderr happens once."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(level=level)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_all_of_the_process_is_json() -> None:
+    ours, other, warning, thread = run("info")
+    assert (ours["message"], other["message"]) == ("of ours", "of another package")
+    assert warning["logger"] == "py.warnings"
+    assert "deprecated" in warning["message"]
+    assert thread["message"] == "thread t failed"
+    assert "ZeroDivisionError" in thread["traceback"]
+
+
+def test_the_level_holds_for_everything() -> None:
+    assert [line["level"] for line in run("warning")] == ["warning", "warning", "error"]
+    assert [line["level"] for line in run("error")] == ["error"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import pytest
+from flask.testing import FlaskClient
 from pydantic import ValidationError
 
+from api_fakes import check_problem
 from maskserve.api.problems import STATUS_OF, refuse_parameters
 from maskserve.api.schemas import SegmentQuery
 from maskserve.core import errors
@@ -76,3 +78,10 @@ def test_each_bad_parameter_gets_one_sentence(query: dict[str, str], message: st
     with pytest.raises(ParameterError) as caught:
         refuse_parameters(refused.value)
     assert str(caught.value) == message
+
+
+def test_half_a_surrogate_pair_is_told_as_a_question_mark(client: FlaskClient) -> None:
+    response = client.post(
+        "/v1/segment", data=rb'{"image": "", "\ud800": 1}', content_type="application/json"
+    )
+    check_problem(response, 422, "bad_parameter", "unknown key “?”")

@@ -299,7 +299,7 @@ def test_too_many_pixels(client: FlaskClient, png: bytes) -> None:
 
 def test_too_many_bytes(client: FlaskClient, jpeg: bytes) -> None:
     check_problem(post(client, jpeg + bytes(200_000)), 413, "image_too_large", "MiB")
-    check_problem(post(client, jpeg + bytes(400_000)), 413, "image_too_large", "bytes")
+    check_problem(post(client, jpeg + bytes(400_000)), 413, "image_too_large", "MiB")
 
 
 def test_wrong_field_name(client: FlaskClient, jpeg: bytes) -> None:

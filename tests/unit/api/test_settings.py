@@ -30,9 +30,39 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert settings.models == ("x", "y")
 
 
+def test_lists_in_the_environment_are_split_at_commas() -> None:
+    settings = resolve_settings(
+        environ={
+            "MASKSERVE_CORS_ORIGINS": "https://a.example, http://localhost:3000",
+            "MASKSERVE_TRUSTED_HOSTS": "a.example",
+            "MASKSERVE_TRUSTED_PROXIES": "1",
+        }
+    )
+    assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
+    assert settings.trusted_hosts == ("a.example",)
+    assert settings.trusted_proxies == 1
+
+
 def test_environment_is_read_by_prefix() -> None:
     environ = {"MASKSERVE_MODELS": "balloon, /srv/cat.zip,", "PATH": "x", "MASKSERVE_PORT": "9"}
     assert read_environment(environ) == {"models": ["balloon", "/srv/cat.zip"], "port": "9"}
+
+
+def test_label_studios_own_variables_count_too() -> None:
+    environ = {
+        "LABEL_STUDIO_URL": "http://127.0.0.1:8081",
+        "LABEL_STUDIO_API_KEY": "secret",
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": "/srv/photos",
+        "LABEL_STUDIO_BASE_DATA_DIR": "",
+        "MASKSERVE_LABEL_STUDIO_URL": "https://label.example.org",
+    }
+    settings = resolve_settings(environ=environ)
+    assert settings.label_studio_url == "https://label.example.org"
+    assert settings.label_studio_local_files == Path("/srv/photos")
+    assert settings.label_studio_data_dir is None
+    assert "secret" not in repr(settings)
+    with pytest.raises(SettingsError, match="“label_studio_url”"):
+        resolve_settings(environ={"LABEL_STUDIO_URL": "label.example.org"})
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,18 @@ EXPECTED = {
     "engine_failed": 7,
     "output_not_writable": 7,
     "download_failed": 7,
+    "server_unreachable": 7,
     "server_not_ready": 1,
     "server_full": 1,
     "deadline_passed": 1,
+    "bad_job": 1,
+    "jobs_off": 1,
+    "unknown_job": 1,
+    "no_pictures": 1,
+    "job_gone": 1,
+    "job_too_large": 1,
+    "bad_archive": 1,
+    "job_store_full": 1,
 }
 
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools.coco import COCO
 
 from maskserve.core import Instances, MaskCrop
+from maskserve.core.errors import MissingExtraError
 from maskserve.core.masks import decode_rle
 from maskserve.core.types import percent
 
@@ -105,3 +109,46 @@ class TestInstances:
 @given(st.integers(0, 10**9), st.integers(1, 10**9))
 def test_percent_lies_between_0_and_100(part_px: int, total_px: int) -> None:
     assert 0 <= percent(min(part_px, total_px), total_px) <= 100
+
+
+class TestCoco:
+    def test_results_are_those_that_pycocotools_loads(self) -> None:
+        found = instances_of((0, 0, 0, 3, 2), (1, 1, 1, 4, 3))
+        coco = COCO()
+        coco.dataset = {
+            "images": [{"id": 7, "height": 4, "width": 4}],
+            "annotations": [],
+            "categories": [{"id": 3, "name": "kite"}, {"id": 9, "name": "balloon"}],
+        }
+        coco.createIndex()
+        results = coco.loadRes(found.to_coco(7, category_ids=[9, 3]))
+        first, second = results.loadAnns(results.getAnnIds(imgIds=[7]))
+        assert (first["category_id"], second["category_id"]) == (9, 3)
+        assert (first["bbox"], second["bbox"]) == ([0, 0, 3, 2], [1, 1, 3, 2])
+        assert first["score"] == pytest.approx(0.9)
+        assert np.array_equal(results.annToMask(second), found.masks[1])
+
+    def test_categories_count_from_one(self) -> None:
+        assert [r["category_id"] for r in instances_of((1, 0, 0, 1, 1)).to_coco(1)] == [2]
+
+    def test_every_class_needs_a_category(self) -> None:
+        with pytest.raises(ValueError, match="1 category_ids for 2 class_names"):
+            instances_of().to_coco(1, category_ids=[5])
+
+
+class TestSupervision:
+    def test_detections(self) -> None:
+        found = instances_of((0, 0, 0, 3, 2), (1, 1, 1, 4, 3))
+        detections = found.to_supervision()
+        assert len(detections) == 2
+        assert np.array_equal(detections.xyxy, found.boxes_xyxy)
+        assert np.array_equal(np.asarray(detections.mask), found.masks)
+        assert np.array_equal(detections.data["class_name"], ["balloon", "kite"])
+
+    def test_nothing_found(self) -> None:
+        assert len(instances_of().to_supervision()) == 0
+
+    def test_missing_package_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "supervision", None)
+        with pytest.raises(MissingExtraError, match=r"pip install 'maskserve\[supervision\]'"):
+            instances_of().to_supervision()

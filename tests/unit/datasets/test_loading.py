@@ -6,10 +6,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from maskserve.core.brush_rle import encode_brush
 from maskserve.core.errors import DatasetError
 from maskserve.datasets import FORMAT_NAMES, available_splits, load_dataset, read_dataset
 from maskserve.datasets.synthetic import write_via_dataset
@@ -108,6 +110,13 @@ LABELME = """{"imagePath": "photo.jpg", "imageHeight": 40, "imageWidth": 60, "im
     "PNG",  # 2 x 2 pixels, of which three are white
     "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAAAAABX3VL4AAAADklEQVR4nGP8z8DA8B8ABgYCAMonBf8AAAAASUVORK5CYII=",
 )
+BRUSH = encode_brush(np.arange(2400).reshape(40, 60) // 7 % 5 == 0)
+LABEL_STUDIO = """[{"id": 1, "data": {"image": "/data/upload/1/photo.jpg"},
+    "annotations": [{"result": [
+    {"type": "polygonlabels", "original_width": 60, "original_height": 40, "image_rotation": 0,
+     "value": {"polygonlabels": ["cat"], "points": [[10, 10], [50, 10], [50, 50]]}},
+    {"type": "brushlabels", "original_width": 60, "original_height": 40, "value": {"format": "rle",
+     "brushlabels": ["dog"], "rle": RLE}}]}]}]""".replace("RLE", str(BRUSH))
 JUNK: tuple[Any, ...] = (
     None,
     True,
@@ -134,7 +143,10 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(node[key])
 
 
-@pytest.mark.parametrize("text", [VIA, COCO, LABELME], ids=["via", "coco", "labelme"])
+TEXTS = {"via": VIA, "coco": COCO, "labelme": LABELME, "label-studio": LABEL_STUDIO}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_annotations_before_the_damage_are_sound(
     tmp_path: Path, write_photo: Callable[..., None], text: str
 ) -> None:
@@ -145,7 +157,7 @@ def test_annotations_before_the_damage_are_sound(
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([VIA, COCO, LABELME]), st.data())
+@given(st.sampled_from(list(TEXTS.values())), st.data())
 def test_damaged_annotations_are_told_in_our_own_words(
     tmp_path: Path, write_photo: Callable[..., None], text: str, data: st.DataObject
 ) -> None:

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from maskserve.core.errors import (
     BundleCorruptError,
+    BundleError,
     BundleMissingError,
     BundleVersionError,
     UnknownModelError,
@@ -155,3 +162,164 @@ class TestFinding:
 def test_bundles_that_are_shipped_are_called_like_their_folders() -> None:
     for name, path in shipped_bundles().items():
         assert read_bundle(path).manifest.name == name
+
+
+class TestHostileBundles:
+    """What a bundle of unknown origin might try."""
+
+    def zip_of(self, bundle: Path, *extra: tuple[str, bytes]) -> Path:
+        path = bundle.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in ("manifest.json", "model.onnx"):
+                archive.write(bundle / name, name)
+            for name, content in extra:
+                archive.writestr(name, content)
+        return path
+
+    @pytest.mark.parametrize(
+        "name", ["../evil", "/etc/evil", "a/../../evil", "C:\\evil", "..\\evil"]
+    )
+    def test_entries_that_lead_outside_are_never_unpacked(
+        self, tiny_bundle: Path, tmp_path: Path, name: str
+    ) -> None:
+        path = self.zip_of(tiny_bundle, (name, b"evil"))
+        before = sorted(tmp_path.rglob("*"))
+        assert read_bundle(path).manifest.name == "tiny"
+        assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.filterwarnings("ignore:Duplicate name")
+    @pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+    def test_two_files_of_a_name_are_refused(self, tiny_bundle: Path, name: str) -> None:
+        path = self.zip_of(tiny_bundle, (name, b"another"))
+        with pytest.raises(BundleCorruptError, match="two files of the same name"):
+            read_bundle(path)
+
+    def test_a_link_in_a_zip_is_not_followed(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "model.onnx").rename(tiny_bundle.parent / "secret")
+        path = tiny_bundle.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(tiny_bundle / "manifest.json", "manifest.json")
+            link = zipfile.ZipInfo("model.onnx")
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, str(tiny_bundle.parent / "secret"))
+        with pytest.raises(BundleCorruptError, match="sha256 differs"):
+            read_bundle(path)
+
+    def test_a_pipe_is_not_waited_for(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "model.onnx").unlink()
+        os.mkfifo(tiny_bundle / "model.onnx")
+        with pytest.raises(BundleCorruptError, match=r"model\.onnx cannot be read"):
+            read_bundle(tiny_bundle)
+
+    def test_a_zip_bomb_is_refused_before_it_is_unpacked(self, tiny_bundle: Path) -> None:
+        path = tiny_bundle.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tiny_bundle / "manifest.json", "manifest.json")
+            with archive.open("model.onnx", "w") as file:
+                for _ in range(256):
+                    file.write(bytes(2**20))
+        assert path.stat().st_size < 2**20
+        tracemalloc.start()
+        with pytest.raises(BundleCorruptError, match="packed to less than a 100th"):
+            read_bundle(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**24
+
+    def test_an_entry_gives_no_more_than_it_declares(self, tiny_bundle: Path) -> None:
+        path = tiny_bundle.with_suffix(".zip")
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tiny_bundle / "manifest.json", "manifest.json")
+            archive.writestr("model.onnx", bytes(2**20))
+        data = path.read_bytes()
+        assert data.count((2**20).to_bytes(4, "little")) == 2  # beside the entry, and at the end
+        path.write_bytes(data.replace((2**20).to_bytes(4, "little"), (100).to_bytes(4, "little")))
+        with pytest.raises(BundleCorruptError, match=r"model\.onnx"):
+            read_bundle(path)
+
+    def test_sizes_are_limited_over_all_files(
+        self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        size = (tiny_bundle / "model.onnx").stat().st_size
+        (tiny_bundle / "card.md").write_bytes(b"123456789")
+        files = read_manifest(tiny_bundle).files
+        digest = hashlib.sha256(b"123456789").hexdigest()
+        change_manifest(tiny_bundle, files={**files, "card.md": digest})
+        monkeypatch.setattr(bundle_module, "_MAX_BYTES", size + 9)
+        read_bundle(tiny_bundle)
+        monkeypatch.setattr(bundle_module, "_MAX_BYTES", size + 8)
+        with pytest.raises(
+            BundleCorruptError, match=r"card\.md cannot be read: it has more than 8"
+        ):
+            read_bundle(tiny_bundle)
+
+    @pytest.mark.parametrize("zipped", [False, True])
+    def test_a_huge_manifest_is_refused(self, tiny_bundle: Path, zipped: bool) -> None:
+        (tiny_bundle / "manifest.json").write_bytes(os.urandom(5 * 2**20))
+        path = zip_folder(tiny_bundle) if zipped else tiny_bundle
+        with pytest.raises(
+            BundleCorruptError, match=r"manifest\.json cannot be read: .* more than"
+        ):
+            read_bundle(path)
+
+    def test_a_deeply_nested_manifest_is_refused(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "manifest.json").write_text("[" * 1_000_000)
+        with pytest.raises(BundleCorruptError, match="is not JSON"):
+            read_bundle(tiny_bundle)
+
+    def test_an_encrypted_zip_is_refused(self, tiny_bundle: Path) -> None:
+        data = bytearray(self.zip_of(tiny_bundle).read_bytes())
+        for start, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            at = data.index(start)
+            data[at + offset] |= 1
+        path = tiny_bundle.with_suffix(".zip")
+        path.write_bytes(data)
+        with pytest.raises(BundleCorruptError, match="encrypted"):
+            read_bundle(path)
+
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data())
+    def test_no_damage_to_a_zip_is_an_error_of_another_kind(
+        self, tiny_bundle: Path, data: st.DataObject
+    ) -> None:
+        original = zip_folder(tiny_bundle).read_bytes()
+        changes = data.draw(
+            st.lists(st.tuples(st.integers(0, len(original) - 1), st.integers(0, 255)), max_size=6)
+        )
+        changed = bytearray(original)
+        for at, value in changes:
+            changed[at] = value
+        end = data.draw(st.integers(0, len(changed)) | st.just(len(changed)))
+        path = tiny_bundle.with_name("changed.zip")
+        path.write_bytes(changed[:end])
+        with suppress(BundleError):
+            assert read_bundle(path).model == (tiny_bundle / "model.onnx").read_bytes()
+
+    @pytest.mark.parametrize("key_first", [True, False])
+    def test_tensors_in_other_files_are_refused(self, tiny_bundle: Path, key_first: bool) -> None:
+        """OpenVINO would read such a file below the current folder, and no hash stands for it."""
+        onnx = pytest.importorskip("onnx", reason="needs the extra “train”")
+        model = onnx.load_from_string((tiny_bundle / "model.onnx").read_bytes())
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add(key="location", value="weights.bin")
+        content = model.SerializeToString()
+        if not key_first:
+            assert content.count(entry.SerializeToString()) == 1
+            key, value = b"\x0a\x88\x80\x00location", b"\x12\x0bweights.bin"
+            assert onnx.StringStringEntryProto.FromString(value + key) == entry
+            content = content.replace(b"\x0a\x08location", key)
+        (tiny_bundle / "model.onnx").write_bytes(content)
+        change_manifest(tiny_bundle, files={"model.onnx": hashlib.sha256(content).hexdigest()})
+        with pytest.raises(BundleCorruptError, match="keeps tensors in other files"):
+            read_bundle(tiny_bundle)
+
+    def test_names_that_merely_contain_the_word_are_fine(self, tiny_bundle: Path) -> None:
+        onnx = pytest.importorskip("onnx", reason="needs the extra “train”")
+        model = onnx.load_from_string((tiny_bundle / "model.onnx").read_bytes())
+        model.doc_string = "location and the allocation of locations"
+        content = model.SerializeToString()
+        (tiny_bundle / "model.onnx").write_bytes(content)
+        change_manifest(tiny_bundle, files={"model.onnx": hashlib.sha256(content).hexdigest()})
+        assert read_bundle(tiny_bundle).model == content

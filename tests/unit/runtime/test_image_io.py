@@ -94,6 +94,18 @@ class TestDecoding:
         data = save(PillowImage.fromarray(np.ascontiguousarray(as_stored)), "PNG", exif=exif)
         np.testing.assert_array_equal(decode_image(data), photo)
 
+    @pytest.mark.parametrize("kind", ["JPEG", "WebP"])
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_so_are_those_of_the_other_kinds(
+        self, photo: Image, kind: str, orientation: int
+    ) -> None:
+        exif = PillowImage.Exif()
+        exif[0x0112] = orientation
+        as_stored = np.ascontiguousarray(np.rot90(photo, {3: 2, 6: 1}[orientation]))
+        decoded = decode_image(save(PillowImage.fromarray(as_stored), kind, exif=exif, quality=100))
+        assert decoded.shape == photo.shape
+        assert np.abs(decoded.astype(int) - photo).mean() < 3
+
     @pytest.mark.parametrize("orientation", [0, 9])
     def test_an_orientation_that_means_nothing_is_taken_for_upright(
         self, photo: Image, orientation: int
@@ -147,6 +159,35 @@ class TestDecoding:
         pixels = np.array([[0, 0x1234, 0x8000, 0xFFFF]], np.uint16)
         decoded = decode_image(save(PillowImage.fromarray(pixels), "PNG"))
         np.testing.assert_array_equal(decoded[0, :, 0], [0, 0x12, 0x80, 0xFF])
+
+    def test_16_bit_greyscale_with_a_transparent_value(self) -> None:
+        stored = np.array([[1000, 30_000]], np.uint16)
+        picture = PillowImage.fromarray(stored)
+        data = save(picture, "PNG", transparency=1000)
+        np.testing.assert_array_equal(decode_image(data), [[WHITE, [30_000 >> 8] * 3]])
+
+    def test_16_bit_colour_keeps_the_upper_8(self) -> None:
+        row = b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0xFFFF, 0, 0x00FF)
+        chunks = [
+            (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(row)),
+            (b"IEND", b""),
+        ]
+        data = b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+            for kind, content in chunks
+        )
+        np.testing.assert_array_equal(decode_image(data), [[[0x12, 0x56, 0x9A], [255, 0, 0]]])
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WebP"])
+    def test_colour_profiles_change_nothing(self, photo: Image, kind: str) -> None:
+        plain = save(PillowImage.fromarray(photo), kind)
+        tagged = save(PillowImage.fromarray(photo), kind, icc_profile=b"not even a profile")
+        assert len(tagged) > len(plain)
+        np.testing.assert_array_equal(decode_image(tagged), decode_image(plain))
 
     def test_cmyk(self) -> None:
         data = save(PillowImage.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)

@@ -16,7 +16,13 @@ class EngineSpy:
     def __init__(self) -> None:
         self.asked: list[tuple[Image, float]] = []
 
-    def infer(self, image: Image, *, min_score: float) -> RawDetections:
+    def infer(
+        self,
+        image: Image,
+        *,
+        min_score: float,
+        timeout_s: float | None = None,  # noqa: ARG002
+    ) -> RawDetections:
         self.asked.append((image, min_score))
         height, width = image.shape[:2]
         return RawDetections(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from maskserve.core.errors import (
     BundleCorruptError,
     BundleMissingError,
+    EngineError,
     ParameterError,
     ServerNotReadyError,
     UnknownModelError,
@@ -99,3 +102,78 @@ def test_no_model_is_refused() -> None:
 def test_a_misspelt_model_is_refused_at_once() -> None:
     with pytest.raises(UnknownModelError):
         ModelRegistry(["no-such-model"])
+
+
+def change_version(bundle: Path, version: str) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, "version": version}))
+
+
+class TestReloading:
+    @pytest.fixture
+    def registry(self, tiny_bundle: Path) -> ModelRegistry:
+        registry = ModelRegistry([tiny_bundle])
+        registry.load()
+        assert registry.ready
+        return registry
+
+    def test_what_has_not_changed_is_left_alone(self, registry: ModelRegistry) -> None:
+        before = registry.get()
+        assert registry.reload() == {}
+        assert registry.get() is before
+
+    def test_a_changed_bundle_takes_over(self, registry: ModelRegistry, tiny_bundle: Path) -> None:
+        before = registry.get()
+        change_version(tiny_bundle, "next")
+        assert registry.reload() == {before.manifest.name: None}
+        assert registry.get().manifest.version == "next"
+        assert len(before.predict(np.zeros((60, 80, 3), np.uint8))) == 2  # for who holds it still
+
+    def test_a_broken_one_does_not(self, registry: ModelRegistry, tiny_bundle: Path) -> None:
+        before = registry.get()
+        change_version(tiny_bundle, "next")
+        (tiny_bundle / "model.onnx").write_bytes(b"junk")
+        (error,) = registry.reload().values()
+        assert isinstance(error, BundleCorruptError)
+        assert registry.get() is before
+        assert (registry.ready, registry.failures) == (True, {})
+
+    def test_nor_does_one_that_fails_at_its_first_photo(
+        self, registry: ModelRegistry, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("no such kernel")
+
+        before = registry.get()
+        change_version(tiny_bundle, "next")
+        monkeypatch.setattr(OpenVinoEngine, "infer", fail)
+        (error,) = registry.reload().values()
+        assert isinstance(error, EngineError)
+        assert "no such kernel" in str(error)
+        assert registry.get() is before
+
+    def test_nor_does_another_model(self, registry: ModelRegistry, tiny_bundle: Path) -> None:
+        before = registry.get()
+        manifest = json.loads((tiny_bundle / "manifest.json").read_text())
+        (tiny_bundle / "manifest.json").write_text(json.dumps({**manifest, "name": "other"}))
+        (error,) = registry.reload().values()
+        assert "another model now, “other”" in str(error)
+        assert registry.get() is before
+
+    def test_a_bundle_that_is_gone(self, registry: ModelRegistry, tiny_bundle: Path) -> None:
+        before = registry.get()
+        shutil.rmtree(tiny_bundle)
+        (error,) = registry.reload().values()
+        assert isinstance(error, BundleMissingError)
+        assert registry.get() is before
+
+    def test_what_could_not_be_loaded_before_is_tried_again(self, tiny_bundle: Path) -> None:
+        model = (tiny_bundle / "model.onnx").read_bytes()
+        (tiny_bundle / "model.onnx").write_bytes(b"junk")
+        registry = ModelRegistry([tiny_bundle])
+        registry.load()
+        (error,) = registry.reload().values()
+        assert isinstance(error, BundleCorruptError)
+        (tiny_bundle / "model.onnx").write_bytes(model)
+        assert list(registry.reload().values()) == [None]
+        assert (registry.ready, registry.failures) == (True, {})

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -27,6 +29,22 @@ def test_the_header(clip: Path) -> None:
     video = open_video(clip)
     assert video.frames_per_second == pytest.approx(10)
     assert video.frame_count == 5
+    assert video.frame_size == (60, 80)
+
+
+def test_a_damaged_video_is_no_noise(tmp_path: Path) -> None:
+    """The decoder would tell stderr of every damaged block."""
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    program = (
+        "import pathlib, sys; from maskserve.runtime.video import open_video\n"
+        "try: open_video(pathlib.Path(sys.argv[1]))\n"
+        "except Exception as error: print(type(error).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, damaged], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("ImageDecodeError\n", "")
 
 
 def test_frames_come_in_order_and_in_rgb(clip: Path) -> None:

@@ -11,24 +11,63 @@ const main = byId("main");
 /** What is shown now: the photo as it was given, and the API's last answer to it. */
 const current = { photo: null, name: "", answer: null };
 
+let key = storedKey(); // for as long as the tab is open
 let running = null; // AbortController of the request under way
 let settling = 0; // timer of the slider
 let urls = []; // object URLs of the answer on show, to be revoked with it
 
 // --- asking the API ---------------------------------------------------------------------------
 
-/** The JSON of an answer; throws a problem, as RFC 9457 has it, for anything but success. */
-async function ask(url, options) {
-  try {
-    const response = await fetch(url, options);
-    const body = await response.json();
-    if (response.ok) return body;
-    throw body;
-  } catch (error) {
-    if (error instanceof TypeError || error instanceof SyntaxError) {
-      throw { title: "The server cannot be reached", detail: "Is it still running?" };
+/**
+ * The JSON of an answer; throws a problem, as RFC 9457 has it, for anything but success. Where the
+ * server asks for a key, the person at the page is asked, and then the server once more.
+ */
+async function ask(url, options = {}) {
+  for (;;) {
+    const used = key;
+    // Not “Authorization”, which a proxy in front may ask for itself.
+    const headers = { ...options.headers, ...(used && { "X-API-Key": used }) };
+    try {
+      const response = await fetch(url, { ...options, headers });
+      const body = await response.json();
+      if (response.ok) return body;
+      if (response.status !== 401) throw body;
+    } catch (error) {
+      if (error instanceof TypeError || error instanceof SyntaxError) {
+        throw { title: "The server cannot be reached", detail: "Is it still running?" };
+      }
+      throw error; // a problem, or the AbortError of a request that a newer one replaced
     }
-    throw error; // a problem, or the AbortError of a request that a newer one replaced
+    if (used === key) await newKey(options.signal);
+  }
+}
+
+/** Resolves once a key was typed; rejects if the request that needs it is replaced meanwhile. */
+function newKey(signal) {
+  byId("finds").textContent = "";
+  byId("key-form").hidden = false;
+  byId("key-wrong").hidden = !key;
+  byId("key").focus();
+  return new Promise((resolve, reject) => {
+    byId("key-form").addEventListener("submit", resolve, { once: true, signal });
+    signal?.addEventListener("abort", () => reject(signal.reason));
+  });
+}
+
+function storedKey() {
+  try {
+    return sessionStorage.getItem("key");
+  } catch {
+    return null; // the browser keeps nothing of this page
+  }
+}
+
+function storeKey(value) {
+  key = value;
+  try {
+    sessionStorage.setItem("key", value);
+  } catch {
+    // then it lasts until the page is left
   }
 }
 
@@ -203,6 +242,7 @@ function curlCommand() {
   const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   return [
     "curl -H 'Accept: image/png'",
+    ...(key ? ['-H "X-API-Key: $API_KEY"'] : []), // a command may be shown around
     `-F ${quote(`image=@${current.name}`)}`,
     "-o masked.png",
     quote(location.origin + segmentUrl({})),
@@ -246,6 +286,14 @@ addEventListener("paste", (event) => takeFile(event.clipboardData.files[0]));
 
 byId("photo").addEventListener("error", () => {
   byId("picture").hidden = true; // not a photo; the server's answer says so in words
+});
+
+// Before any other listener of the form, so that they find the new key.
+byId("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  storeKey(byId("key").value.trim());
+  byId("key").value = "";
+  byId("key-form").hidden = true;
 });
 
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
