@@ -17,7 +17,7 @@ serve: .venv/serve.stamp  ## serve the models that ship with the package at http
 test: .venv/develop.stamp  ## run all tests
 	$(BIN)/python -m pytest
 
-soak: .venv/develop.stamp  ## try to break the server for half an hour; SEED=2 for other inputs
+soak: .venv/develop.stamp  ## try to break the server for a quarter of an hour; SEED=2 for other inputs
 	$(BIN)/python -m pytest tests/soak --long --seed $(SEED) --out build/soak
 
 lint: .venv/develop.stamp  ## check style, types and layers

@@ -33,13 +33,7 @@ class EllipseEngine:
     def __init__(self, *, before: Callable[[], None] = lambda: None) -> None:
         self._before = before
 
-    def infer(
-        self,
-        image: Image,
-        *,
-        min_score: float,
-        timeout_s: float | None = None,  # noqa: ARG002
-    ) -> RawDetections:
+    def infer(self, image: Image, *, min_score: float) -> RawDetections:
         self._before()
         height, width = image.shape[:2]
         found = [ellipse for ellipse in ELLIPSES if ellipse[1] >= min_score]

@@ -52,12 +52,21 @@ class Client:
         server: To which.
         name: Begins the ids of its requests.
         keep_alive: Send them all over one connection, as far as the server allows it.
+        accept: Media type of the answers.
     """
 
-    def __init__(self, server: ServerProcess, name: str, *, keep_alive: bool = True) -> None:
+    def __init__(
+        self,
+        server: ServerProcess,
+        name: str,
+        *,
+        keep_alive: bool = True,
+        accept: str = "application/json",
+    ) -> None:
         self._connection = server.connect()
         self._name = name
         self._keep_alive = keep_alive
+        self._accept = accept
         self._sent = 0
 
     def __enter__(self) -> Client:
@@ -71,6 +80,7 @@ class Client:
         request_id = f"{self._name}-{self._sent}"
         headers = {
             "Content-Type": "application/octet-stream",
+            "Accept": self._accept,
             "X-Request-Id": request_id,
             "Connection": "keep-alive" if self._keep_alive else "close",
         }
@@ -100,7 +110,7 @@ class Crowd:
         server: To which.
         photos: Taken in turn.
         clients: How many.
-        keep_alive: As of :class:`Client`.
+        keep_alive, accept: As of :class:`Client`.
         pause_s: How long each waits after a refusal before it sends its next photo.
 
     Attributes:
@@ -115,6 +125,7 @@ class Crowd:
         *,
         clients: int,
         keep_alive: bool = True,
+        accept: str = "application/json",
         pause_s: float = IMPATIENT_S,
     ) -> None:
         self.answers: list[Answer] = []
@@ -126,7 +137,10 @@ class Crowd:
         self._threads = [
             threading.Thread(
                 target=self._work,
-                args=(Client(server, f"crowd-{number}", keep_alive=keep_alive), number),
+                args=(
+                    Client(server, f"crowd-{number}", keep_alive=keep_alive, accept=accept),
+                    number,
+                ),
                 daemon=True,
             )
             for number in range(clients)

@@ -244,10 +244,10 @@ def test_photos_of_requests_overtake_and_the_next_job_begins_when_one_is_cancell
     assert len(list((server.jobs / "jobs").iterdir())) == 1
 
 
-def test_the_example_of_the_documentation_and_expiry(
+def test_the_example_of_the_documentation_slow_uploads_and_expiry(
     start: Callable[..., Server], photo: bytes, tmp_path: Path
 ) -> None:
-    server = start(jobs_keep_s=3)
+    server = start(jobs_keep_s=3, deadline_s=2)
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(photo)
     text = (TESTS.parent / "docs" / "jobs.md").read_text(encoding="utf-8")
@@ -263,12 +263,20 @@ def test_the_example_of_the_documentation_and_expiry(
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("done {'done': 2, 'failed': 0, 'total': 2}\na.jpg ")
 
-    job = server.accept(make_zip(photo, photos=2))
+    # It takes longer than a request may, but the client never falls silent.
+    job = server.accept(slow_parts(photo + bytes(2**20), parts=10, pause_s=0.5))
     server.wait_for(lambda: server.state(job) == "done")
-    assert len(server.lines(job)) == 2
+    assert len(server.lines(job)) == 1
     server.wait_for(lambda: server.state(job) == "expired")
     assert server.get(f"{job}/results").status_code == 410
     server.wait_for(lambda: not list((server.jobs / "jobs").iterdir()))
+
+
+def slow_parts(content: bytes, *, parts: int, pause_s: float) -> Iterator[bytes]:
+    size = -(-len(content) // parts)
+    for start in range(0, len(content), size):
+        time.sleep(pause_s)
+        yield content[start : start + size]
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def decode_files(folder: Path) -> Decoded:
 
 
 def test_mutations_through_the_decoder(soak: Soak, report: Callable[..., None]) -> None:
-    count = soak.choose(short=2_000, long=60_000)
+    count = soak.choose(short=2_000, long=100_000)
     share = soak.choose(short=1_000, long=5_000)  # of each process, so that a crash loses few
     found = Decoded()
     with ThreadPoolExecutor(2) as pool:
@@ -127,7 +127,7 @@ def test_sound_images_are_decoded(name: str) -> None:
 def test_mutations_over_http(
     soak: Soak, tiny_server: ServerProcess, report: Callable[..., None]
 ) -> None:
-    count = soak.choose(short=200, long=3_000)
+    count = soak.choose(short=200, long=5_000)
     answers: Counter[str] = Counter()
     failures: dict[int, str] = {}
     resident_bytes = []

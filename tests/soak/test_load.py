@@ -6,10 +6,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from io import BytesIO
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
 from load_clients import PATH, Client, Crowd, percentile_s, statuses
 from maskserve.benchmarking.server import ServerProcess
@@ -21,6 +23,7 @@ MODEL = "balloon-fast"
 CLIENTS = 24
 DEADLINE_S = 20
 FLAT_BYTES = 100e6
+LARGEST_BYTES = 5e9
 WAIT_S = 120
 SAMPLE_S = 0.25
 
@@ -109,7 +112,7 @@ def test_whoever_heeds_retry_after_is_served(
         Crowd(server, photos[:2], clients=CLIENTS, pause_s=0.5) as crowd,
         Client(server, "polite") as client,
     ):
-        waits_s = [polite_wait_s(client, photos[0]) for _ in range(20)]
+        waits_s = [polite_wait_s(client, photos[0]) for _ in range(10)]
     report(
         other_clients=CLIENTS,
         places=5,
@@ -131,13 +134,35 @@ def polite_wait_s(client: Client, photo: bytes) -> float:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("accept", ["application/json", "image/png"])
+def test_the_largest_photos(accept: str, report: Callable[..., None]) -> None:
+    """A few kilobytes make 50 million pixels; only so many of them are in memory at a time."""
+    transparent = PillowImage.new("RGBA", (7071, 7071), (200, 100, 50, 128))
+    buffer = BytesIO()
+    transparent.save(buffer, "WEBP", lossless=True, method=0)
+    with ServerProcess([MODEL]) as server:
+        with Crowd(server, [buffer.getvalue()], clients=CLIENTS, accept=accept) as crowd:
+            time.sleep(40)
+        memory = server.memory
+        assert memory
+        report(
+            clients=CLIENTS,
+            bytes_of_the_photo=len(buffer.getvalue()),
+            answers=statuses(crowd.answers),
+            peak_mb=round(memory.peak_bytes / 1e6),
+        )
+    assert {answer.status for answer in crowd.answers} <= {200, 503, 504}
+    assert memory.peak_bytes < LARGEST_BYTES
+
+
+@pytest.mark.long
 def test_a_deadline_that_passes(photos: list[bytes], report: Callable[..., None]) -> None:
     """Those that wait too long are told so, and those that are answered did not wait longer."""
     deadline_s = 1
     environment = {"MASKSERVE_QUEUE_SIZE": "16", "MASKSERVE_DEADLINE_S": str(deadline_s)}
     with ServerProcess([MODEL], environment=environment) as server:
         with Crowd(server, photos[:3], clients=CLIENTS) as crowd:
-            time.sleep(60)
+            time.sleep(30)
         with Client(server, "alone") as alone:
             service_s = max(alone.send(photo).took_s for photo in photos[:3] * 2)
     answers = crowd.answers

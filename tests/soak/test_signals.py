@@ -40,7 +40,7 @@ def photos() -> list[bytes]:
 
 def test_sigterm_under_load(soak: Soak, photos: list[bytes], report: Callable[..., None]) -> None:
     """Behind a load balancer that asks /readyz, no request is lost, and the exit code is 0."""
-    rounds = soak.choose(short=1, long=5)
+    rounds = soak.choose(short=1, long=3)
     answers: list[Answer] = []
     stops_s = []
     for _ in range(rounds):
@@ -75,7 +75,7 @@ def test_sighup_under_load(
     photos: list[bytes], tmp_path: Path, report: Callable[..., None]
 ) -> None:
     """Sound and broken bundles come and go; every request is answered, by a sound one."""
-    rounds = 10
+    rounds = 5
     bundle = tmp_path / MODEL
     shutil.copytree(shipped_bundles()[MODEL], bundle)
     until_new_s = []
@@ -121,7 +121,7 @@ def test_sigkill_of_a_worker(
     soak: Soak, photos: list[bytes], workers: int, report: Callable[..., None]
 ) -> None:
     """Only what the killed process had in hand is lost; the master starts another."""
-    rounds = soak.choose(short=1, long=10)
+    rounds = soak.choose(short=1, long=5)
     until_ready_s = []
     with ServerProcess([MODEL], environment={"MASKSERVE_WORKERS": str(workers)}) as server:
         with Crowd(server, photos, clients=CLIENTS) as crowd:

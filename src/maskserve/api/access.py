@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import request
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import Unauthorized
+from werkzeug.exceptions import SecurityError, Unauthorized
 from werkzeug.routing import RequestRedirect
 
 from maskserve.api.observe import note
@@ -94,8 +94,10 @@ def describe_keys(document: dict[str, Any]) -> None:
 def _is_open() -> bool:
     if request.method == "OPTIONS":  # a browser asks so whether it may send a key
         return True
-    if request.url_rule is None:  # no such address; a redirect leads to one that is checked
-        return isinstance(request.routing_exception, RequestRedirect)
+    if request.url_rule is None:
+        # No such address. A redirect leads to one that is checked; for a host that is not trusted,
+        # no address is looked up, and it is refused as what it is.
+        return isinstance(request.routing_exception, RequestRedirect | SecurityError)
     return request.url_rule.rule in _OPEN_RULES
 
 

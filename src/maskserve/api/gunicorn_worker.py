@@ -136,6 +136,7 @@ class _Body:
         self._missing = int(headers.get("CONTENT-LENGTH", 0))
         self._chunked = "TRANSFER-ENCODING" in headers
         self._ended = False
+        self._answered = False
         if not self._chunked and not self._missing:
             connection.work()
 
@@ -147,8 +148,12 @@ class _Body:
     def connection(self) -> _Connection:
         return self._connection
 
-    def close_if_unread(self) -> None:
-        """Have the answer say that the connection closes, where gunicorn would not skip the rest."""
+    def answer(self) -> None:
+        """The app has read what it wanted; what it reads no more, gunicorn skips, if it is short.
+
+        Otherwise the answer announces that the connection ends.
+        """
+        self._answered = True
         if self._missing > _MAX_SKIPPED_BYTES or (self._chunked and not self._ended):
             self._request.force_close()
 
@@ -168,8 +173,8 @@ class _Body:
             data = b""
         self._missing -= len(data)
         ended = self._ended = size is None or len(data) < size
-        if self._connection.writes:
-            return data  # gunicorn, which skips what the app did not read
+        if self._answered:
+            return data  # to gunicorn, which skips it, also before the next request
         if ended and self._connection.cut_off:
             self._request.force_close()
             if self._connection.too_slow:
@@ -348,7 +353,7 @@ def _run(app: Any, environ: _Environ, start_response: Callable[..., Any]) -> Ite
     environ[PROGRESS] = connection.progress
 
     def start(*args: Any) -> Any:
-        body.close_if_unread()
+        body.answer()
         return start_response(*args)
 
     answer: Iterable[bytes] = app(environ, start)

@@ -9,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from maskserve.api.problems import describe_problems
+from maskserve.api.problems import ALWAYS_POSSIBLE, describe_problems
 from maskserve.api.schemas import ReadinessBody, StatusBody
 from maskserve.api.services import current_services
 from maskserve.core.errors import ServerNotReadyError
@@ -22,9 +22,7 @@ blueprint = APIBlueprint(
     "health",
     __name__,
     abp_tags=[_TAG],
-    abp_responses=describe_problems(
-        HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.INTERNAL_SERVER_ERROR
-    ),
+    abp_responses=describe_problems(*ALWAYS_POSSIBLE),
 )
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+import warnings
 from datetime import UTC, datetime
 
 __all__ = ["JsonFormatter", "set_up_logging"]
@@ -44,6 +45,8 @@ def set_up_logging(level: str = "info") -> None:
     root.setLevel(logging.WARNING)
     logging.getLogger("maskserve").setLevel(level.upper())
     logging.captureWarnings(True)
+    # About damaged EXIF; Python would remember each new text, and strangers choose the texts.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     threading.excepthook = _log_failed_thread
 
 

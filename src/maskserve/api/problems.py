@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
 __all__ = [
+    "ALWAYS_POSSIBLE",
     "PROBLEM_JSON",
     "SEE_LOG",
     "STATUS_OF",
@@ -36,6 +37,14 @@ __all__ = [
 
 PROBLEM_JSON = "application/problem+json"
 _RETRY_AFTER_S = 1
+
+ALWAYS_POSSIBLE = (
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+)
+"""Statuses of problems that every route may answer with."""
 
 STATUS_OF: dict[type[MaskserveError], HTTPStatus] = {
     errors.ParameterError: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -67,9 +67,9 @@ class ModelPath(Body):
 class SegmentOptions(Body):
     """Parameters of everything that segments."""
 
-    min_score: Annotated[
-        Share | SkipJsonSchema[None], Field(json_schema_extra=without_default)
-    ] = None
+    min_score: Annotated[Share | SkipJsonSchema[None], Field(json_schema_extra=without_default)] = (
+        None
+    )
     """Confidence threshold; the model's calibrated one by default."""
     classes: Annotated[str | SkipJsonSchema[None], Field(json_schema_extra=without_default)] = None
     """Names of classes, separated by commas; all by default. The coverage counts these only."""

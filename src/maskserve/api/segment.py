@@ -12,7 +12,7 @@ from werkzeug.exceptions import NotAcceptable
 
 from maskserve.api.answers import encode_masks, model_body, segment_body
 from maskserve.api.photo import REQUEST_BODY, receive_photo
-from maskserve.api.problems import describe_problems, refuse_repeated
+from maskserve.api.problems import ALWAYS_POSSIBLE, describe_problems, refuse_repeated
 from maskserve.api.schemas import (
     ModelBody,
     ModelListBody,
@@ -40,7 +40,7 @@ _DESCRIPTION = (
     "orientation is applied whichever way it came. The answer is JSON unless `Accept` prefers "
     "`image/png` or `image/jpeg`: then it is the drawn photo, in the upright photo's size."
 )
-_ALWAYS = describe_problems(HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.INTERNAL_SERVER_ERROR)
+_ALWAYS = describe_problems(*ALWAYS_POSSIBLE)
 _REFUSALS = describe_problems(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_ACCEPTABLE,

@@ -33,7 +33,7 @@ class TimedPredictor(Protocol):
     def manifest(self) -> Manifest: ...
 
     def predict_timed(
-        self, image: Image, *, min_score: float | None = None, timeout_s: float | None = None
+        self, image: Image, *, min_score: float | None = None
     ) -> tuple[Instances, StageTimes]: ...
 
 

@@ -34,17 +34,11 @@ class RawDetections:
 class Engine(Protocol):
     """Runs a graph. Safe to call from several threads."""
 
-    def infer(
-        self, image: Image, *, min_score: float, timeout_s: float | None = None
-    ) -> RawDetections:
+    def infer(self, image: Image, *, min_score: float) -> RawDetections:
         """Find instances in a resized photo.
 
         Args:
             image: uint8, shape (h, w, 3), channels in the manifest's order.
             min_score: Weaker detections are dropped before the mask head runs.
-            timeout_s: Stop after so many seconds, where the engine can.
-
-        Raises:
-            DeadlineError: It was stopped.
         """
         ...

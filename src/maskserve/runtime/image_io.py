@@ -77,6 +77,9 @@ _MEDIA_TYPES = {
 IMAGE_SUFFIXES = frozenset(_MEDIA_TYPES)
 """Suffixes, in lower case, of the files that :func:`read_image` and :func:`write_image` know."""
 
+_MAX_SIDE_PX = {"image/jpeg": 65_500, "image/webp": 16_383}
+"""That their libraries write; of a PNG, memory is the limit."""
+
 _PLUGINS: dict[str, type[ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -192,8 +195,15 @@ def encode_image(image: Image, media_type: str, *, quality: int = 90) -> bytes:
 
     Raises:
         ParameterError: Another media type.
+        ImageTooLargeError: A side is longer than the format can express.
     """
     picture = PillowImage.fromarray(image)
+    if max(picture.size) > _MAX_SIDE_PX.get(media_type, max(picture.size)):
+        raise ImageTooLargeError(
+            f"The picture has {picture.width} x {picture.height} pixels; a side of an {media_type} "
+            f"has {_MAX_SIDE_PX[media_type]:,} at most.",
+            hint="Ask for image/png.",
+        )
     buffer = BytesIO()
     if media_type == "image/jpeg":
         picture.save(buffer, "JPEG", quality=quality)

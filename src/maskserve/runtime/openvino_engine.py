@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from contextlib import suppress
@@ -13,9 +12,8 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from maskserve.core.errors import BundleCorruptError, DeadlineError, EngineError
+from maskserve.core.errors import BundleCorruptError, EngineError
 from maskserve.core.manifest import GRAPH_INPUTS, GRAPH_OUTPUTS
 from maskserve.core.predictor import Image
 from maskserve.runtime.engine import RawDetections
@@ -86,53 +84,27 @@ class OpenVinoEngine:
         """How many CPU threads one inference uses."""
         return int(self._model.get_property("INFERENCE_NUM_THREADS"))
 
-    def infer(
-        self, image: Image, *, min_score: float, timeout_s: float | None = None
-    ) -> RawDetections:
+    def infer(self, image: Image, *, min_score: float) -> RawDetections:
         """See :meth:`maskserve.runtime.engine.Engine.infer`.
 
-        OpenVINO stops between two operations of the graph, within some tens of milliseconds.
-
         Raises:
-            DeadlineError: ``timeout_s`` passed.
             EngineError: OpenVINO failed, for instance for want of memory.
         """
-        inputs: dict[str, npt.NDArray[Any]] = {
-            "image": image[None],
-            "min_score": np.array([min_score], dtype=np.float32),
-        }
+        inputs = {"image": image[None], "min_score": np.array([min_score], dtype=np.float32)}
         try:
             try:
                 request = self._idle_requests.pop()  # atomic, as append is
             except IndexError:
                 request = self._model.create_infer_request()
-            if timeout_s is None:
-                outputs = request.infer(inputs)  # copies: they outlive the next inference
-            else:
-                outputs = _infer_within(timeout_s, request, inputs)
+            outputs = request.infer(inputs)  # copies: they outlive the next inference
         except RuntimeError as error:
             height, width = image.shape[:2]
             raise EngineError(
                 f"OpenVINO failed on an input of {width} x {height} pixels: {_brief(error)}"
             ) from error
         self._idle_requests.append(request)
-        if outputs is None:
-            raise DeadlineError(f"The network was stopped after {timeout_s:.1f} s.")
         boxes, scores, classes, masks = (outputs[name] for name in GRAPH_OUTPUTS)
         return RawDetections(boxes, scores, classes.astype(np.int64, copy=False), masks)
-
-
-def _infer_within(
-    timeout_s: float, request: Any, inputs: dict[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]] | None:
-    """Copies of the outputs by name; None if there were none in time."""
-    request.start_async(inputs)
-    if request.wait_for(math.ceil(timeout_s * 1e3)):
-        return {name: request.get_tensor(name).data.copy() for name in GRAPH_OUTPUTS}
-    request.cancel()
-    with suppress(RuntimeError):  # which says that it was cancelled
-        request.wait()
-    return None
 
 
 def _config(precision: Precision, threads: int | None = None) -> dict[str, str | int]:

@@ -50,19 +50,15 @@ class EnginePredictor:
         return self.predict_timed(image, min_score=min_score)[0]
 
     def predict_timed(
-        self, image: Image, *, min_score: float | None = None, timeout_s: float | None = None
+        self, image: Image, *, min_score: float | None = None
     ) -> tuple[Instances, StageTimes]:
-        """As :meth:`predict`, with the time that it took.
-
-        Raises:
-            DeadlineError: The network was stopped because it ran for ``timeout_s``.
-        """
+        """As :meth:`predict`, with the time that it took."""
         if min_score is None:
             min_score = self._manifest.postprocess.min_score
         start = time.perf_counter()
         network_input = to_graph_input(image, self._manifest.preprocess)
         preprocessed = time.perf_counter()
-        raw = self._engine.infer(network_input, min_score=min_score, timeout_s=timeout_s)
+        raw = self._engine.infer(network_input, min_score=min_score)
         inferred = time.perf_counter()
         instances = to_instances(
             raw,

@@ -19,6 +19,7 @@ from maskserve.core.errors import (
     UnknownModelError,
 )
 from maskserve.runtime.bundle import Bundle, find_bundle, read_bundle, read_manifest
+from maskserve.runtime.cpu_limit import cpu_limit
 from maskserve.runtime.model_cache import ModelCache
 from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision
 from maskserve.runtime.predictor import EnginePredictor
@@ -41,7 +42,8 @@ def load_predictor(
     Args:
         name_or_path: The name of a shipped bundle, or the path of a folder or ``.zip``.
         precision: Of the arithmetic; ``f32`` where numbers must be the same on every machine.
-        threads: How many CPU threads one inference uses; all cores by default.
+        threads: How many CPU threads one inference uses; by default one for each core, or as many
+            as a container's limit of CPU time amounts to.
         cache: Where to keep the compiled model for the next time; nowhere by default.
 
     Raises:
@@ -66,7 +68,9 @@ def load_engine(
     """
     if precision == "auto":
         precision = bundle.manifest.arithmetic
-    return OpenVinoEngine(bundle.model, precision=precision, threads=threads, cache=cache)
+    return OpenVinoEngine(
+        bundle.model, precision=precision, threads=threads or cpu_limit(), cache=cache
+    )
 
 
 class ModelRegistry:

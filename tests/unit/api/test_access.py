@@ -133,6 +133,14 @@ def test_no_key_is_told_how_to_send_one(guarded: FlaskClient, headers: dict[str,
     assert response.headers["WWW-Authenticate"] == "Bearer realm=maskserve"
 
 
+def test_a_host_that_is_not_trusted_is_told_so_and_not_asked_for_a_key() -> None:
+    client = make_client(make_registry(), api_keys=(KEY,), trusted_hosts=("localhost",))
+    for path in ("/readyz", "/v1/models", "/nothing"):
+        check_problem(client.get(path, headers={"Host": "evil.example"}), 400, "bad_request")
+    assert client.get("/readyz").status_code == 200
+    assert client.get("/v1/models").status_code == 401
+
+
 def test_a_key_that_nobody_asked_for_does_no_harm(client: FlaskClient) -> None:
     headers = {"Authorization": "Bearer whatever-it-may-be"}
     assert client.get("/v1/models", headers=headers).status_code == 200

@@ -44,6 +44,9 @@ logging.getLogger("maskserve.x").info("of ours")
 logging.getLogger("other").info("of no interest")
 logging.getLogger("other").warning("of another package")
 warnings.warn("deprecated")
+remembered = {{}}
+warnings.warn_explicit("12 bytes", UserWarning, "f", 1, "PIL.TiffImagePlugin", remembered)
+assert not remembered.keys() - {{"version"}}
 thread = threading.Thread(target=lambda: 1 / 0, name="t")
 thread.start()
 thread.join()

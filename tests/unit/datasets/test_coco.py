@@ -113,6 +113,12 @@ def test_photo_without_annotations_is_kept(write_coco: WriteCoco) -> None:
     assert sample.annotations == ()
 
 
+@pytest.mark.parametrize("name", ["../label-studio/upload/3/photo.jpg", "D:\\work\\photo.jpg"])
+def test_photo_that_was_moved_is_found_by_its_name(write_coco: WriteCoco, name: str) -> None:
+    root = write_coco(annotation(), images=[{"id": 3, "file_name": name}])
+    assert load_dataset(root).samples[0].image_path == root / "images" / "photo.jpg"
+
+
 def test_polygons_of_an_instance_are_united(write_coco: WriteCoco) -> None:
     parts = [*SQUARE, [10, 5, 25, 5, 25, 15, 10, 15], [40, 20, 50, 20, 50, 30, 40, 30]]
     (sample,) = load_dataset(write_coco(annotation(segmentation=parts))).samples

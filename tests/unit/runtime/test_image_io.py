@@ -282,6 +282,17 @@ class TestRefusals:
         with pytest.raises(ImageDecodeError, match="damaged"):
             decode_image(data[: int(len(data) * share)])
 
+    @pytest.mark.parametrize(
+        ("media_type", "side"), [("image/jpeg", 65_500), ("image/webp", 16_383)]
+    )
+    def test_a_side_that_the_format_cannot_express_is_told(
+        self, media_type: str, side: int
+    ) -> None:
+        line = np.zeros((1, side + 1, 3), np.uint8)
+        assert decode_image(encode_image(line[:, :-1], media_type)).shape[1] == side
+        with pytest.raises(ImageTooLargeError, match=f"has {side:,} at most"):
+            encode_image(line, media_type)
+
     @given(st.binary(max_size=200), st.sampled_from([b"\xff\xd8\xff", png_header(9, 9), b""]))
     def test_no_bytes_whatever_raise_anything_but_our_errors(
         self, data: bytes, start: bytes

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskserve.core.errors import BundleCorruptError, DeadlineError, EngineError
+from maskserve.core.errors import BundleCorruptError, EngineError
 from maskserve.runtime.openvino_engine import GraphCost, OpenVinoEngine, measure_cost
-from maskserve.runtime.registry import load_predictor
 
 
 @pytest.fixture
@@ -150,23 +149,3 @@ def test_a_failure_of_openvino_is_an_error_of_ours_and_passes(engine: OpenVinoEn
     with pytest.raises(EngineError, match=r"input of 80 x 60 pixels: out of memory$"):
         engine.infer(photo, min_score=0.5)
     assert len(engine.infer(photo, min_score=0.5).scores) == 2
-
-
-def test_an_inference_in_time_answers_as_one_without_a_limit(engine: OpenVinoEngine) -> None:
-    photo = np.zeros((60, 80, 3), np.uint8)
-    unlimited = engine.infer(photo, min_score=0)
-    limited = engine.infer(photo, min_score=0, timeout_s=60)
-    engine.infer(np.zeros((600, 800, 3), np.uint8), min_score=0, timeout_s=60)
-    for name in ("boxes_xyxy", "scores", "class_indices", "mask_grids"):
-        np.testing.assert_array_equal(getattr(limited, name), getattr(unlimited, name))
-
-
-def test_an_inference_that_takes_too_long_is_stopped() -> None:
-    engine = load_predictor("balloon-fast")._engine
-    assert isinstance(engine, OpenVinoEngine)
-    photo = np.zeros((1000, 1000, 3), np.uint8)
-    with pytest.raises(DeadlineError, match=r"stopped after 0\.0 s"):
-        engine.infer(photo, min_score=0.5, timeout_s=0)
-    assert len(engine._idle_requests) == 1
-    engine.infer(photo, min_score=0.5)  # which is as good as new
-    assert len(engine._idle_requests) == 1

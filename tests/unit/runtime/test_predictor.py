@@ -16,13 +16,7 @@ class EngineSpy:
     def __init__(self) -> None:
         self.asked: list[tuple[Image, float]] = []
 
-    def infer(
-        self,
-        image: Image,
-        *,
-        min_score: float,
-        timeout_s: float | None = None,  # noqa: ARG002
-    ) -> RawDetections:
+    def infer(self, image: Image, *, min_score: float) -> RawDetections:
         self.asked.append((image, min_score))
         height, width = image.shape[:2]
         return RawDetections(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,15 @@ def test_a_bundle_may_ask_for_exact_arithmetic(tiny_bundle: Path) -> None:
     assert load_engine(exact).arithmetic == "f32"
     assert load_engine(fast, precision="f32").arithmetic == "f32"
     assert load_engine(fast).arithmetic == OpenVinoEngine(fast.model).arithmetic
+
+
+def test_threads_follow_a_limit_of_cpu_time_unless_there_is_a_number(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskserve.runtime.registry.cpu_limit", lambda: 1)
+    assert load_engine(read_bundle(tiny_bundle)).threads == 1
+    if os.cpu_count() != 1:
+        assert load_engine(read_bundle(tiny_bundle), threads=2).threads == 2
 
 
 def test_names_are_known_before_anything_is_loaded(

@@ -33,7 +33,7 @@ from maskserve.api.jobs.uploads import (
     receive,
     upload_limits,
 )
-from maskserve.api.problems import describe_problems, refuse_repeated
+from maskserve.api.problems import ALWAYS_POSSIBLE, describe_problems, refuse_repeated
 from maskserve.api.request import Request
 from maskserve.api.schemas import Problem
 from maskserve.api.services import current_services
@@ -78,9 +78,7 @@ blueprint = APIBlueprint(
     __name__,
     url_prefix="/v1",
     abp_tags=[_TAG],
-    abp_responses=describe_problems(
-        HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.INTERNAL_SERVER_ERROR
-    ),
+    abp_responses=describe_problems(*ALWAYS_POSSIBLE),
 )
 
 

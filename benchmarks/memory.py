@@ -1,4 +1,4 @@
-"""Does the server's memory stay flat? python benchmarks/soak.py PHOTO... --model balloon-fast
+"""Does the server's memory stay flat? python benchmarks/memory.py PHOTO... --model balloon-fast
 
 Sends thousands of photos to ``maskserve serve``, drawn and as JSON in turn, from some clients at
 a time, and prints what its process holds in between.
