@@ -125,6 +125,11 @@ def _from_form(request: Request) -> bytes:
             hint=f"Send the photo alone, in the field “{_FIELD}”.",
         ) from None
     if file is not None:
+        if unknown := sorted({*request.files, *request.form} - {_FIELD}):
+            raise ParameterError(
+                f"The form has an unknown field “{unknown[0]}”.",
+                hint="Options such as min_score go into the URL: ?min_score=0.5",
+            )
         data: bytes = file.read()
         return data
     if _FIELD in request.form:

@@ -12,9 +12,9 @@ __all__ = ["cpu_limit"]
 def cpu_limit(root: Path = Path("/")) -> int | None:
     """The limit of CPU time of this process' control group, as a number of CPUs.
 
-    Docker's ``--cpus``, Kubernetes' ``limits.cpu`` and systemd's ``CPUQuota`` set it. A program that
-    starts a thread for every CPU that it sees, as OpenVINO does, spends the time of all of them at
-    once, and then waits for the next period.
+    Docker's ``--cpus``, Kubernetes' ``limits.cpu`` and systemd's ``CPUQuota`` set it. A program
+    that starts a thread for every CPU that it sees, as OpenVINO does, spends its time on all of
+    them at once, and then waits for the next period.
 
     Args:
         root: Where ``proc`` and ``sys`` are.

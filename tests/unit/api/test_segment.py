@@ -355,3 +355,10 @@ def test_server_lives_on_after_refusals(client: FlaskClient, jpeg: bytes) -> Non
     for body in (b"", b"text", jpeg[:100]):
         assert post(client, body).status_code == 422
     assert json.loads(post(client, jpeg).data)["instances"]
+
+
+def test_a_form_with_another_field_is_refused(client: FlaskClient, jpeg: bytes) -> None:
+    form = {"image": (BytesIO(jpeg), "photo.jpg"), "min_score": "0.5"}
+    check_problem(
+        client.post("/v1/segment", data=form), 422, "bad_parameter", "field “min_score”", "URL"
+    )
