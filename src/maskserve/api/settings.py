@@ -67,9 +67,9 @@ class ServerSettings(BaseModel):
     """Processes that serve, each with its own copy of every model."""
     threads: Count = 32
     """Requests that are read and answered at a time, whether or not they need a model."""
-    concurrency: Count = 2
+    concurrency: Count = 1
     """Photos that are decoded, in the network or pasted at a time. The network takes them one by
-    one, with every core; the second photo is prepared meanwhile."""
+    one, with every core; a second photo is prepared meanwhile."""
     queue_size: Annotated[int, Field(ge=0)] = 16
     """Photos that may wait for the network; one more is refused with 503."""
     deadline_s: Seconds = 30
