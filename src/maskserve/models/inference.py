@@ -197,14 +197,8 @@ class TorchEngine:
         self._network = network
 
     @torch.inference_mode()
-    def infer(
-        self,
-        image: Image,
-        *,
-        min_score: float,
-        timeout_s: float | None = None,  # noqa: ARG002
-    ) -> RawDetections:
-        """See :meth:`maskserve.runtime.Engine.infer`; it never stops early."""
+    def infer(self, image: Image, *, min_score: float) -> RawDetections:
+        """See :meth:`maskserve.runtime.Engine.infer`."""
         device = self._network.mean.device
         outputs = self._network(
             torch.tensor(image, device=device)[None],

@@ -28,7 +28,6 @@ class _Engine:
         image: Image,
         *,
         min_score: float,  # noqa: ARG002
-        timeout_s: float | None = None,  # noqa: ARG002
     ) -> RawDetections:
         self.seen.append(image)
         n = 0 if image.std() == 0 else 2
@@ -102,13 +101,7 @@ def test_drift_is_refused(alter: Callable[[RawDetections], RawDetections], told:
 
 def test_an_engine_that_remembers_the_last_photo_is_refused() -> None:
     class Remembering(_Engine):
-        def infer(
-            self,
-            image: Image,
-            *,
-            min_score: float,
-            timeout_s: float | None = None,  # noqa: ARG002
-        ) -> RawDetections:
+        def infer(self, image: Image, *, min_score: float) -> RawDetections:
             raw = super().infer(image, min_score=min_score)
             return _shift(raw) if len(self.seen) == len(probe_images(PHOTO)) else raw
 
@@ -122,13 +115,7 @@ def test_an_instance_on_the_threshold_may_be_missing_on_one_side() -> None:
 
 def test_something_found_on_the_empty_photo_is_refused() -> None:
     class Seeing(_Engine):
-        def infer(
-            self,
-            image: Image,
-            *,
-            min_score: float,
-            timeout_s: float | None = None,  # noqa: ARG002
-        ) -> RawDetections:
+        def infer(self, image: Image, *, min_score: float) -> RawDetections:
             raw = super().infer(image, min_score=min_score)
             return super().infer(PHOTO, min_score=min_score) if image.std() == 0 else raw
 
