@@ -127,7 +127,7 @@ def test_sound_images_are_decoded(name: str) -> None:
 def test_mutations_over_http(
     soak: Soak, tiny_server: ServerProcess, report: Callable[..., None]
 ) -> None:
-    count = soak.choose(short=200, long=5_000)
+    count = soak.choose(short=200, long=20_000)
     answers: Counter[str] = Counter()
     failures: dict[int, str] = {}
     resident_bytes = []
