@@ -34,7 +34,7 @@ lock:  ## pin the newest allowed versions of everything in constraints.txt
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
-	.venv-lock/bin/python -m pip install --quiet --editable '.[otel,quantize]' --group test
+	.venv-lock/bin/python -m pip install --quiet --editable '.[otel,quantize,ray,s3]' --group test
 	.venv-lock/bin/python -m pip freeze --all --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 
@@ -51,5 +51,5 @@ clean:  ## remove the environment and caches
 	@touch $@
 
 .venv/develop.stamp: .venv/pip.stamp pyproject.toml
-	$(PIP) --editable '.[otel,quantize]' --group test
+	$(PIP) --editable '.[otel,quantize,ray,s3]' --group test
 	@touch $@ .venv/serve.stamp

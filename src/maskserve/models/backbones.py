@@ -17,6 +17,7 @@ __all__ = [
     "FoldedConv2d",
     "MobileNetFpn",
     "fold_norms",
+    "learn_statistics",
     "mobilenet_v2_fpn",
     "separable_conv",
 ]
@@ -36,13 +37,15 @@ class FixedBatchNorm2d(nn.BatchNorm2d):
 
     folded = False
     """Whether the convolution before it applies this norm already."""
+    fixed = True
+    """Whether the statistics stay; see :func:`learn_statistics`."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
         self.eval()
 
-    def train(self, mode: bool = True) -> FixedBatchNorm2d:  # noqa: ARG002
-        return super().train(False)
+    def train(self, mode: bool = True) -> FixedBatchNorm2d:
+        return super().train(mode and not self.fixed)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         return input if self.folded else super().forward(input)
@@ -83,6 +86,17 @@ class FoldedConv2d(nn.Conv2d):
         weight = self.weight * scale.view(-1, 1, 1, 1)
         folded: Tensor = self._conv_forward(input, weight, shift)
         return folded
+
+
+def learn_statistics(module: nn.Module) -> None:
+    """Let batch norms learn their statistics in training, for weights that start at random.
+
+    Without any loaded statistics, keeping them would mean no normalisation at all. Norms that a
+    convolution has taken in stay as they are.
+    """
+    for layer in module.modules():
+        if isinstance(layer, FixedBatchNorm2d) and not layer.folded:
+            layer.fixed = False
 
 
 def fold_norms(module: nn.Module) -> None:

@@ -65,6 +65,7 @@ class ResNetDesign:
         rpn_box_weights: Scales of the proposals' box deltas.
         candidates: Boxes of each level that enter the proposals' NMS at test time.
         proposals: Boxes that reach the box head at test time.
+        sampled_boxes: Proposals of a photo that the heads learn from in a step.
         proposal_nms_iou: Of two proposals that overlap by more, the weaker one goes.
         min_proposal_px: Proposals with a shorter side are dropped.
         nms_iou: As ``proposal_nms_iou``, for detections of a class.
@@ -97,6 +98,7 @@ class ResNetDesign:
     rpn_box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     candidates: int = 1000
     proposals: int = 1000
+    sampled_boxes: int = 512
     proposal_nms_iou: float = 0.7
     min_proposal_px: float = 0.0
     nms_iou: float = 0.5
@@ -154,6 +156,7 @@ class ResNetMaskRcnn(MaskRCNN):  # type: ignore[misc]
             box_head=_box_head(design),
             box_predictor=FastRCNNPredictor(box_width, classes + 1),
             box_nms_thresh=design.nms_iou,
+            box_batch_size_per_image=design.sampled_boxes,
             bbox_reg_weights=design.box_weights,
             mask_roi_pool=RoiPool(
                 design.mask_grid, sampling_ratio=design.mask_sampling, aligned=design.mask_aligned

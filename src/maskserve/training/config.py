@@ -131,6 +131,9 @@ class TrainSettings(_Settings):
     """Share of the training photos that is held out."""
     precision: Literal["auto", "bf16", "f32"] = "auto"
     """auto: bfloat16 autocast where the processor computes it natively."""
+    batch_norm: Literal["auto", "fixed", "learned"] = "auto"
+    """Statistics of a ResNet's batch norms: as loaded, or learned from the batches. auto: learned
+    where ``init`` is none. The light model's are always fixed."""
     learning_rate: Positive = 5e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_steps: Annotated[int, Field(ge=0)] = 150
@@ -147,6 +150,11 @@ class TrainSettings(_Settings):
     augment: AugmentSettings = AugmentSettings()
     backgrounds: BackgroundSettings | None = None
     extra: ExtraSettings | None = None
+
+    @property
+    def learns_statistics(self) -> bool:
+        """Whether batch norms of a ResNet learn their statistics."""
+        return self.batch_norm == "learned" or (self.batch_norm == "auto" and self.init == "none")
 
     @property
     def epochs(self) -> int:

@@ -52,6 +52,7 @@ from maskserve.evaluation.calibration import calibrate_threshold
 from maskserve.evaluation.coco import MIN_SCORE, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
+from maskserve.models.backbones import learn_statistics
 from maskserve.models.build import NAMED_STARTS
 from maskserve.models.checkpoint import read_weights, write_weights
 from maskserve.models.resnet import ResNetDesign
@@ -121,6 +122,8 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         preprocess=settings.preprocess,
         design=settings.design,
     )
+    if settings.learns_statistics:
+        learn_statistics(model)
     examples = TrainingExamples(train_set, settings, backgrounds=backgrounds.train, extra=extra)
     checkpoint = _find_checkpoint(out, settings, resume=resume)
     loggers = _make_loggers(settings, out)
