@@ -119,7 +119,11 @@ def initialise(model: MaskRCNN, name: str, start: str | Start) -> str:
 
 
 def _remade(names: list[str]) -> str:
-    return f"; made anew: {', '.join(names)}" if names else ""
+    """In words; of a backbone only how many, since a deeper one adds hundreds."""
+    words = [name for name in names if "backbone.body." not in name]
+    if len(words) < len(names):
+        words.append(f"{len(names) - len(words)} tensors of the backbone")
+    return f"; made anew: {', '.join(words)}" if words else ""
 
 
 def _backbone_body(model: MaskRCNN) -> nn.Module:

@@ -11,7 +11,12 @@ from torchvision.models.detection.image_list import ImageList
 from maskserve.core import Preprocess
 from maskserve.core.errors import ParameterError
 from maskserve.models import MODELS, build_model, initialise
-from maskserve.models.backbones import FixedBatchNorm2d, fold_norms, mobilenet_v2_fpn
+from maskserve.models.backbones import (
+    FixedBatchNorm2d,
+    fold_norms,
+    learn_statistics,
+    mobilenet_v2_fpn,
+)
 from maskserve.models.checkpoint import read_weights, write_weights
 from maskserve.models.mask_rcnn import LightDesign
 
@@ -30,6 +35,40 @@ def test_backbone_statistics_stay_fixed_in_training(name: str) -> None:
     after = [layer.running_mean for layer in layers]
     assert len(before) == len(layers) > 20
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True) if b is not None)
+
+
+def test_a_resnet_may_learn_its_statistics() -> None:
+    model = build_model("resnet50", classes=1, preprocess=Preprocess())
+    learn_statistics(model)
+    stem = model.backbone.body.bn1
+    model.train().backbone(torch.rand(2, 3, 64, 64))
+    learnt = stem.running_mean.clone()
+    assert learnt.any()
+    model.eval().backbone(torch.rand(2, 3, 64, 64))
+    assert torch.equal(stem.running_mean, learnt)
+
+
+def test_norms_that_convolutions_took_in_cannot_learn() -> None:
+    backbone = mobilenet_v2_fpn(channels=32)
+    learn_statistics(backbone.body)
+    folded = [m for m in backbone.body.modules() if isinstance(m, FixedBatchNorm2d)]
+    backbone.train()(torch.rand(1, 3, 64, 64))
+    assert folded
+    assert not any(norm.running_mean.any() for norm in folded if norm.running_mean is not None)
+
+
+def test_a_deeper_backbone_starts_from_a_shallower_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shallow = build_model("resnet50", classes=1, preprocess=Preprocess())
+    write_weights(tmp_path / "shallow.safetensors", shallow.state_dict())
+    deep = build_model("resnet101", classes=1, preprocess=Preprocess())
+    told = initialise(deep, "resnet101", str(tmp_path / "shallow.safetensors"))
+    assert told.endswith("tensors of the backbone")
+    # Blocks that it adds begin as the identity, so it computes the same.
+    pixels = torch.rand(1, 3, 64, 64)
+    expected, found = shallow.eval().backbone(pixels), deep.eval().backbone(pixels)
+    for level, features in expected.items():
+        torch.testing.assert_close(found[level], features)
 
 
 def _shake_norms(module: torch.nn.Module) -> None:

@@ -109,3 +109,18 @@ def test_a_misspelt_key_of_a_resnets_design_names_the_nearest(tmp_path: Path) ->
     (tmp_path / "recipe.toml").write_text("[design]\ndepth = 50\nproposalz = 300\n")
     with pytest.raises(SettingsError, match=r"“design.proposalz”.*Did you mean “proposals”"):
         read_settings(tmp_path / "recipe.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("values", "learns"),
+    [
+        ({}, False),
+        ({"init": "none"}, True),
+        ({"init": "none", "batch_norm": "fixed"}, False),
+        ({"init": "r50.safetensors", "batch_norm": "learned"}, True),
+    ],
+)
+def test_statistics_are_learned_where_none_are_loaded(
+    values: dict[str, Any], *, learns: bool
+) -> None:
+    assert TrainSettings.model_validate(values).learns_statistics is learns

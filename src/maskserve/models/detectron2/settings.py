@@ -62,6 +62,7 @@ _DEFAULTS: dict[str, Any] = {
             "NAME": "Res5ROIHeads",
             "NUM_CLASSES": 80,
             "IN_FEATURES": ["res4"],
+            "BATCH_SIZE_PER_IMAGE": 512,
             "SCORE_THRESH_TEST": 0.05,
             "NMS_THRESH_TEST": 0.5,
         },

@@ -249,6 +249,7 @@ designs = st.builds(
     rpn_channels=st.lists(widths, min_size=1, max_size=3).map(tuple),
     candidates=st.integers(1, 2000),
     proposals=st.integers(1, 2000),
+    sampled_boxes=st.integers(1, 1024),
     proposal_nms_iou=shares,
     min_proposal_px=st.sampled_from((0.0, 8.0)),
     nms_iou=shares,
