@@ -19,6 +19,11 @@ from maskserve.core import Manifest, Postprocess, Preprocess, Provenance
 settings.register_profile("maskserve", deadline=None)
 settings.load_profile("maskserve")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=1, help="of everything that is random")
+
+
 REPOSITORY = Path(__file__).parents[1]
 
 CLASSES = ("balloon", "kite")

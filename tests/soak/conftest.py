@@ -25,7 +25,6 @@ _T = TypeVar("_T")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soak")
     group.addoption("--long", action="store_true", help="run the long versions")
-    group.addoption("--seed", type=int, default=1, help="of everything that is random")
     group.addoption("--out", type=Path, help="folder for results.json and inputs that failed")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALWAYS_POSSIBLE",
     "PROBLEM_JSON",
+    "RETRY_AFTER_S",
     "SEE_LOG",
     "STATUS_OF",
     "describe_problems",
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 PROBLEM_JSON = "application/problem+json"
-_RETRY_AFTER_S = 1
+RETRY_AFTER_S = 1
 
 ALWAYS_POSSIBLE = (
     HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -180,7 +181,7 @@ def problem_of(error: Exception) -> Response | HTTPException:
 def _from_maskserve(error: MaskserveError) -> Response:
     response = _respond(problem_body(error, request_id=g.request_id))
     if isinstance(error, _TEMPORARY):
-        response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response
 
 

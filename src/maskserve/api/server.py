@@ -22,7 +22,7 @@ from maskserve.api.tracing import is_tracing_wanted, make_exporting_tracing
 from maskserve.core.errors import SettingsError
 from maskserve.runtime.allocator import return_large_blocks
 
-__all__ = ["serve"]
+__all__ = ["make_app", "serve"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def serve(settings: ServerSettings, registry: Registry) -> None:
         GunicornServer(
             settings,
             listener,
-            make_app=lambda: _make_app(settings, registry, metrics_folder=folder),
+            make_app=lambda: make_app(settings, registry, metrics_folder=folder),
             metrics_folder=folder,
         ).run()
 
@@ -100,7 +100,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _make_app(
+def make_app(
     settings: ServerSettings, registry: Registry, *, metrics_folder: MetricsFolder | None = None
 ) -> Flask:
     """The app, whose models begin to load at once."""
@@ -124,7 +124,7 @@ def _serve_with_werkzeug(
 
     _log.warning("gunicorn does not run on Windows; serving with werkzeug, for a few users only")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # the app logs each request itself
-    app = _make_app(settings, registry)
+    app = make_app(settings, registry)
     make_server(
         settings.host, settings.port, app, threaded=True, fd=listener.fileno()
     ).serve_forever()

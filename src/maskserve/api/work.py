@@ -20,7 +20,7 @@ from maskserve.core.predictor import Image
 from maskserve.core.types import Instances
 from maskserve.runtime.image_io import check_image, decode_image
 
-__all__ = ["Segmented", "class_names", "segmented"]
+__all__ = ["Segmented", "class_names", "segmented", "time_left"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,13 @@ def segmented(
     note(model=model)
     stopwatch = Stopwatch()
     predictor = services.registry.get(model)
-    manifest = predictor.manifest
-    wanted = None if classes is None else [manifest.categories.index_of(name) for name in classes]
+    _indices(classes, predictor.manifest)  # what is refused need not wait
     deadline = None if background else _deadline(services.settings.deadline_s)
     admission = services.admission
     with admission.place(background=background):
         encoded = data if isinstance(data, bytes) else data()
         if isinstance(encoded, bytes):
-            check_image(encoded, limits=services.limits)  # what is refused need not wait
+            check_image(encoded, limits=services.limits)
         with admission.turn(deadline=deadline, background=background) as queued_ms:
             stopwatch.add(queue=queued_ms)
             _require_client()
@@ -103,9 +102,16 @@ def segmented(
             stopwatch.add(infer=times.infer_ms, paste=times.paste_ms)
         if deadline:
             deadline.check(what="the network finished too late")
+        manifest = predictor.manifest  # elsewhere, another version may have answered meanwhile
+        wanted = _indices(classes, manifest)
         yield Segmented(manifest, image, _keep(instances, wanted, max_instances), stopwatch)
     stopwatch.stop()
     record_photo(services, model=model, stopwatch=stopwatch, background=background)
+
+
+def time_left(allowed_s: float) -> float:
+    """Seconds until the current request must be answered; outside of one, ``allowed_s``."""
+    return _deadline(allowed_s).left_s
 
 
 def class_names(classes: str | None) -> list[str] | None:
@@ -116,6 +122,10 @@ def class_names(classes: str | None) -> list[str] | None:
     if not all(names):
         raise ParameterError("classes: a name is empty.", hint="Separate names by one comma.")
     return names
+
+
+def _indices(classes: list[str] | None, manifest: Manifest) -> list[int] | None:
+    return None if classes is None else [manifest.categories.index_of(name) for name in classes]
 
 
 def _deadline(allowed_s: float) -> Deadline:

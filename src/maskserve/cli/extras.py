@@ -7,12 +7,25 @@ from contextlib import contextmanager
 
 from maskserve.core.errors import MissingExtraError
 
-__all__ = ["quantize_extra", "report_extra", "train_extra"]
+__all__ = ["batch_extra", "quantize_extra", "ray_extra", "report_extra", "train_extra"]
 
+_BATCH_PACKAGES = frozenset({"fsspec", "pyarrow"})
 _REPORT_PACKAGES = frozenset({"matplotlib"})
+_RAY_PACKAGES = frozenset({"a2wsgi", "fsspec", "pyarrow", "ray", "starlette"})
 _TRAIN_PACKAGES = frozenset(
     {"lightning", "matplotlib", "onnx", "onnxscript", "safetensors", "torch", "torchvision"}
 )
+
+
+@contextmanager
+def batch_extra() -> Iterator[None]:
+    """Around imports of ``maskserve.batch``.
+
+    Raises:
+        MissingExtraError: One of the packages of the extra ``batch`` is not installed.
+    """
+    with _extra("batch", _BATCH_PACKAGES):
+        yield
 
 
 @contextmanager
@@ -23,6 +36,17 @@ def quantize_extra() -> Iterator[None]:
         MissingExtraError: One of the packages of the extra ``quantize`` is not installed.
     """
     with _extra("quantize", _TRAIN_PACKAGES | {"onnxruntime"}):
+        yield
+
+
+@contextmanager
+def ray_extra() -> Iterator[None]:
+    """Around imports of ``maskserve.cluster``.
+
+    Raises:
+        MissingExtraError: One of the packages of the extra ``ray`` is not installed.
+    """
+    with _extra("ray", _RAY_PACKAGES):
         yield
 
 

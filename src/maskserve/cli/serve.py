@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,6 +39,10 @@ def serve(
             metavar="FILE", help="A TOML file with settings; the flags above win over it."
         ),
     ] = None,
+    on: Annotated[
+        Literal["here", "ray"],
+        typer.Option(help="here: this process. ray: a Ray cluster, see docs/ray-serve.md."),
+    ] = "here",
 ) -> None:
     """Answer photos over HTTP, and show a page to try it at the address itself.
 
@@ -48,11 +52,13 @@ def serve(
 
         maskserve serve
         maskserve serve --model balloon --model ./my-bundle.zip --port 9000
+        maskserve serve --on ray
         curl -X POST --data-binary @photo.jpg -H 'Content-Type: image/jpeg' \\
             http://127.0.0.1:8080/v1/segment
     """
     from maskserve.api.server import serve as run_server
     from maskserve.api.settings import resolve_settings
+    from maskserve.cli.extras import ray_extra
     from maskserve.runtime.model_cache import user_cache
     from maskserve.runtime.registry import ModelRegistry
 
@@ -62,4 +68,9 @@ def serve(
         environ=os.environ,
         flags={name: value for name, value in flags.items() if value is not None},
     )
+    if on == "ray":
+        with ray_extra():
+            from maskserve.cluster.serving import serve_on_ray
+        serve_on_ray(settings)
+        return
     run_server(settings, ModelRegistry(settings.models, cache=user_cache()))

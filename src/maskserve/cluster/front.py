@@ -1,0 +1,204 @@
+"""The front: the Flask app of ``maskserve.api``, whose models are elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, cast
+
+from a2wsgi import WSGIMiddleware
+from ray import serve
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from maskserve.api.logs import set_up_logging
+from maskserve.api.server import make_app
+from maskserve.api.settings import ServerSettings
+from maskserve.api.work import time_left
+from maskserve.cluster.replica import Prediction
+from maskserve.core.categories import nearest_name
+from maskserve.core.errors import (
+    DeadlineError,
+    MaskserveError,
+    ServerFullError,
+    ServerNotReadyError,
+    UnknownModelError,
+)
+from maskserve.core.manifest import Manifest
+from maskserve.core.predictor import Image
+from maskserve.core.types import Instances
+from maskserve.runtime.allocator import return_large_blocks
+from maskserve.runtime.predictor import StageTimes
+
+if TYPE_CHECKING:
+    from a2wsgi.wsgi_typing import WSGIApp
+
+__all__ = ["Front", "RemoteRegistry"]
+
+_REPLICA_LOST = (ObjectLostError, RayActorError, WorkerCrashedError)
+"""The replica or its node died, with the photo or before its answer was fetched."""
+_PAUSE_S = 0.05
+"""Before a photo goes to another replica: until then the dead one may still be chosen."""
+
+
+@serve.ingress()
+class Front:
+    """A replica of the front.
+
+    Args:
+        settings: How to serve.
+        models: Handles of the models' deployments by name; the first is the default model.
+    """
+
+    def __init__(self, settings: ServerSettings, models: dict[str, DeploymentHandle[Any]]) -> None:
+        set_up_logging(settings.log_level)
+        return_large_blocks()
+        self._settings = settings
+        self._models = models
+
+    def __serve_build_asgi_app__(self) -> WSGIMiddleware:
+        registry = RemoteRegistry(self._models, deadline_s=self._settings.deadline_s)
+        # The app refuses photos beyond concurrency + queue_size; the other threads say so.
+        app = cast("WSGIApp", make_app(self._settings, registry))
+        return WSGIMiddleware(app, workers=self._settings.threads)
+
+
+class RemoteRegistry:
+    """Models in other processes, for the app; as ``runtime.ModelRegistry``.
+
+    Args:
+        models: Handles by name; the first is the default model.
+        deadline_s: How long a request may take in all.
+
+    Attributes:
+        failures: Always empty: a deployment whose replicas cannot load is not ready.
+    """
+
+    def __init__(self, models: Mapping[str, DeploymentHandle[Any]], *, deadline_s: float) -> None:
+        self._models = models
+        self._deadline_s = deadline_s
+        self._manifests: dict[str, Manifest] = {}
+        self.failures: dict[str, MaskserveError] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        return tuple(self._models)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model has a replica that has answered a warm-up, or had one."""
+        return len(self._manifests) == len(self._models)
+
+    def load(self) -> None:
+        """Wait until every model has a replica."""
+        for name, handle in self._models.items():
+            while name not in self._manifests:
+                try:
+                    self._manifests[name] = handle.manifest.remote().result()
+                except (*_REPLICA_LOST, DeploymentUnavailableError):
+                    time.sleep(1)
+
+    def reload(self) -> dict[str, MaskserveError | None]:
+        """Nothing changes by itself: Serve's config says which bundles are loaded."""
+        return {}
+
+    def get(self, name: str) -> RemotePredictor:
+        """A predictor for one photo.
+
+        Raises:
+            UnknownModelError: There is no such model.
+            ServerNotReadyError: No replica has loaded it yet.
+        """
+        if name in self._manifests:
+            return RemotePredictor(self, name, deadline_s=self._deadline_s)
+        if name in self._models:
+            raise ServerNotReadyError(
+                f"Model “{name}” is still being loaded.", hint="Try again soon."
+            )
+        nearest = nearest_name(name, self.names)
+        guess = f"Did you mean “{nearest}”? " if nearest else ""
+        raise UnknownModelError(
+            f"There is no model “{name}” here.", hint=f"{guess}Known: {', '.join(self.names)}."
+        )
+
+    def manifest(self, name: str) -> Manifest:
+        """That of the replica which answered last."""
+        return self._manifests[name]
+
+    def send(
+        self, name: str, image: Image, min_score: float | None, timeout_s: float
+    ) -> Prediction:
+        """Have one replica predict.
+
+        Raises:
+            MaskserveError: As the replica says.
+            ServerFullError: More photos wait for the model than its deployment takes.
+            TimeoutError: No answer came in time.
+        """
+        known = self._manifests[name]
+        answer = self._models[name].predict.remote(image, min_score=min_score, known=known)
+        try:
+            prediction: Prediction = answer.result(timeout_s=timeout_s)
+        except TimeoutError:
+            answer.cancel()
+            raise
+        except BackPressureError as error:
+            raise ServerFullError(
+                f"{error.args[1]} photos wait for the model “{name}”, which is all that are taken.",
+                hint="Try again in a moment.",
+            ) from None
+        except RayTaskError as error:
+            if isinstance(error.cause, MaskserveError):
+                raise error.cause from None
+            raise
+        if prediction.manifest is not None:
+            self._manifests[name] = prediction.manifest
+        return prediction
+
+
+class RemotePredictor:
+    """A model for one photo; as ``runtime.EnginePredictor``.
+
+    Attributes:
+        manifest: Of the replica that answered; before, of the one that answered last.
+    """
+
+    def __init__(self, registry: RemoteRegistry, name: str, *, deadline_s: float) -> None:
+        self._registry = registry
+        self._name = name
+        self._deadline_s = deadline_s
+        self.manifest = registry.manifest(name)
+
+    def predict_timed(
+        self, image: Image, *, min_score: float | None = None
+    ) -> tuple[Instances, StageTimes]:
+        """Send the photo, and again as long as replicas die on the way.
+
+        Raises:
+            MaskserveError: As :meth:`RemoteRegistry.send` does.
+            DeadlineError: No answer came in time.
+        """
+        ends_s = time.monotonic() + time_left(self._deadline_s)
+        while (left_s := ends_s - time.monotonic()) > 0:
+            try:
+                prediction = self._registry.send(self._name, image, min_score, left_s)
+            except (GetTimeoutError, TimeoutError):
+                break
+            except (*_REPLICA_LOST, CancelledError, DeploymentUnavailableError):
+                time.sleep(_PAUSE_S)
+                continue
+            if prediction.manifest is not None:
+                self.manifest = prediction.manifest
+            return prediction.instances, prediction.times
+        raise DeadlineError(
+            f"No replica of the model “{self._name}” answered in time.",
+            hint="Try again when the cluster is less busy.",
+        )
