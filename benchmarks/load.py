@@ -26,6 +26,7 @@ from typing import Any
 import gevent
 import numpy as np
 
+from maskserve.benchmarking.queueing import wait_in_queue
 from maskserve.runtime.files import replacing
 
 
@@ -88,27 +89,6 @@ class Answers:
         unknown = {status for status in self.statuses if status not in (200, 503, 504)}
         if unknown or not self.times_ms:
             raise SystemExit(f"The server answered {dict(self.statuses)}; 0 stands for no answer.")
-
-
-def wait_in_queue(rate: float, *, servers: int, service_s: float, variation: float) -> float:
-    """Mean wait in seconds in M/G/c: Erlang's C formula, corrected for the variation.
-
-    Args:
-        rate: Arrivals a second, less than ``servers / service_s``.
-        servers: Photos that are worked on at a time.
-        service_s: Mean time of one.
-        variation: Squared coefficient of variation of that time.
-
-    Source: Allen, Probability, Statistics, and Queueing Theory, 1990, section 5.4; for one server
-    it is the formula of Pollaczek and Khinchine.
-    """
-    offered = rate * service_s
-    erlang_b = 1.0
-    for number in range(1, servers + 1):
-        erlang_b = offered * erlang_b / (number + offered * erlang_b)
-    use = offered / servers
-    waits = erlang_b / (1 - use * (1 - erlang_b))
-    return waits / (servers / service_s - rate) * (1 + variation) / 2
 
 
 def predict(
