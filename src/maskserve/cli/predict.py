@@ -16,8 +16,9 @@ from rich.table import Column, Table
 from maskserve.cli.exit_codes import exit_code_of
 from maskserve.cli.inputs import expand_inputs
 from maskserve.cli.report import make_console, make_progress, report_error
+from maskserve.cli.tables import Place, write_tables
 from maskserve.core.boxes import xyxy_to_xywh
-from maskserve.core.errors import MaskserveError, OutputError
+from maskserve.core.errors import MaskserveError, OutputError, ParameterError
 from maskserve.core.types import Instances, percent
 from maskserve.runtime.style import Style
 
@@ -30,16 +31,22 @@ __all__ = ["Job", "describe", "plan_jobs", "predict"]
 
 def predict(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="PHOTO|FOLDER|VIDEO...",
-            help="Photos (JPEG, PNG, WebP), videos, or folders that hold some.",
+            help="Photos (JPEG, PNG, WebP), videos, or folders that hold some; with --tables also "
+            "s3:// and gs:// addresses of photos, and no videos.",
             show_default=False,
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Where to put what was drawn.", show_default=False),
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Where to put what was drawn, or the tables; the latter may be an s3:// or gs:// "
+            "address.",
+            show_default=False,
+        ),
     ],
     *,
     model: Annotated[
@@ -61,6 +68,37 @@ def predict(
     with_json: Annotated[
         bool, typer.Option("--json", help="Also write boxes, scores, masks and coverage as JSON.")
     ] = False,
+    tables: Annotated[
+        bool,
+        typer.Option(
+            "--tables",
+            help="Write Parquet tables of photos and instances instead of pictures, for any number "
+            "of photos, also in folders of folders. The same command goes on with a run that "
+            "was killed.",
+        ),
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="With --tables: draw the photos, too.")
+    ] = False,
+    on: Annotated[
+        Place,
+        typer.Option(help="With ray, the actors of a Ray cluster do the work; implies --tables."),
+    ] = "here",
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --on ray: how many, each on one CPU. By default as many as there are CPUs.",
+        ),
+    ] = None,
+    part_photos: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="With --tables: photos of each file of rows. So many are begun anew at most, for "
+            "each process that was killed.",
+        ),
+    ] = 256,
 ) -> None:
     """Find instances in photos and videos, draw them, and count the pixels they cover.
 
@@ -72,7 +110,47 @@ def predict(
         maskserve predict photo.jpg --out drawn
         maskserve predict holidays/ party.mp4 --out drawn --style splash
         maskserve predict *.jpg --model ./my-bundle --json --out drawn
+        maskserve predict roofs/ --tables --out found
+        maskserve predict s3://roofs/2026 --on ray --out s3://found/2026
     """
+    if tables or on == "ray":
+        if with_json:
+            raise ParameterError("--json and --tables exclude each other.")
+        write_tables(
+            inputs,
+            out,
+            model=model,
+            min_score=min_score,
+            pictures=style if pictures else None,
+            part_photos=part_photos,
+            on=on,
+            actors=actors,
+        )
+    else:
+        for address in (*inputs, out):
+            if "://" in address:
+                raise ParameterError(
+                    f"{address} is not a path on this machine.", hint="Add --tables."
+                )
+        _draw(
+            list(map(Path, inputs)),
+            Path(out),
+            model=model,
+            style=style,
+            min_score=min_score,
+            with_json=with_json,
+        )
+
+
+def _draw(
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    model: str,
+    style: Style,
+    min_score: float | None,
+    with_json: bool,
+) -> None:
     from maskserve.runtime.model_cache import user_cache
     from maskserve.runtime.registry import load_predictor
 
