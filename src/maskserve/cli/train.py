@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,6 +52,18 @@ def train(
         int | None, typer.Option(min=1, help="How many batches to train on.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same run.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="On how many GPUs of this machine to train, or in how many processes on its CPUs; "
+            "they share each batch.",
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="On how many machines; for several, start it by torchrun."),
+    ] = None,
     class_name: ClassNameOption = None,
     class_attribute: ClassAttributeOption = None,
     format: FormatOption = None,  # noqa: A002 -- the flag's name
@@ -83,10 +96,12 @@ def train(
         maskserve train --data ./balloon --out runs/second --log-to tensorboard
         maskserve train --data ./cells --config recipe.toml --out runs/cells
         maskserve train --data ./mugs --init model_final.pth --out runs/mugs
+        maskserve train --data ./balloon --out runs/fourth --devices 2
     """
     with train_extra():
         from maskserve.training import train as run_training
         from maskserve.training.config import read_settings
+        from maskserve.training.processes import check_processes, started_by_torchrun
 
     settings = read_settings(
         config,
@@ -104,4 +119,10 @@ def train(
             "val_fraction": val_fraction,
         },
     )
-    run_training(settings, data=data, out=out, resume=resume)
+    check_processes(devices, nodes)
+    if devices in (None, 1) or started_by_torchrun():
+        run_training(settings, data=data, out=out, resume=resume)
+    else:
+        from maskserve.training.launch import start_processes
+
+        raise typer.Exit(start_processes(devices, sys.argv[1:]))

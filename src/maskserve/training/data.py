@@ -49,9 +49,11 @@ __all__ = [
 class Target(TypedDict):
     """What torchvision's detection models learn from.
 
-    boxes: float32 (N, 4), xyxy in pixels; labels: int64 (N,), 1-based; masks: uint8 (N, H, W).
+    example: its number, by which anchors and boxes are drawn; boxes: float32 (N, 4), xyxy in
+    pixels; labels: int64 (N,), 1-based; masks: uint8 (N, H, W).
     """
 
+    example: int
     boxes: Tensor
     labels: Tensor
     masks: Tensor
@@ -65,22 +67,30 @@ class StepSampler(Sampler[int]):
     """Numbers the examples of a whole run: epoch 3 continues where epoch 2 ended.
 
     An example is drawn from its number alone, so a resumed run sees what the killed one would
-    have seen. Lightning calls :meth:`set_epoch`.
+    have seen. Of several processes each takes every so many-th, and all together see in a step
+    what a single one would have seen. Lightning calls :meth:`set_epoch`.
+
+    Args:
+        examples_per_epoch: Of all processes.
+        rank: The number of this process, from 0.
+        processes: How many there are.
     """
 
-    def __init__(self, examples_per_epoch: int) -> None:
+    def __init__(self, examples_per_epoch: int, *, rank: int = 0, processes: int = 1) -> None:
         self._length = examples_per_epoch
+        self._rank = rank
+        self._processes = processes
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return self._length
+        return self._length // self._processes
 
     def __iter__(self) -> Iterator[int]:
         first = self._epoch * self._length
-        return iter(range(first, first + self._length))
+        return iter(range(first + self._rank, first + self._length, self._processes))
 
 
 class TrainingExamples(TorchDataset[Example]):
@@ -114,7 +124,8 @@ class TrainingExamples(TorchDataset[Example]):
             scene = tile_scenes([self._scene(n, rng, zoom=0.5) for n in numbers])
         else:
             scene = self._scene(number, rng)
-        return _to_example(augment_scene(scene, augment, rng=rng), self._settings.preprocess)
+        scene = augment_scene(scene, augment, rng=rng)
+        return _to_example(number, scene, self._settings.preprocess)
 
     def _scene(self, number: int, rng: np.random.Generator, *, zoom: float = 1.0) -> Scene:
         """A view of a photo, a background or an extra photo, perhaps with pasted instances."""
@@ -209,7 +220,7 @@ class ValidationExamples(TorchDataset[Example]):
         image = read_image(sample.image_path)
         fill = _fill(self._preprocess)
         scene = place_scene(image, sample.annotations, window, fill=fill)
-        return _to_example(scene, self._preprocess)
+        return _to_example(index, scene, self._preprocess)
 
 
 def _fill(preprocess: Preprocess) -> tuple[int, int, int]:
@@ -218,13 +229,14 @@ def _fill(preprocess: Preprocess) -> tuple[int, int, int]:
     return (last, green, first) if preprocess.channel_order == "bgr" else (first, green, last)
 
 
-def _to_example(scene: Scene, preprocess: Preprocess) -> Example:
+def _to_example(number: int, scene: Scene, preprocess: Preprocess) -> Example:
     """From an RGB scene of numpy arrays to tensors; boxes are tight around the masks."""
     image = torch.from_numpy(scene.image).permute(2, 0, 1).float() / 255
     if preprocess.channel_order == "bgr":
         image = image.flip(0)
     labels = [Categories.label_of(int(index)) for index in scene.class_indices]
     return image, {
+        "example": number,
         "boxes": torch.from_numpy(_tight_boxes(scene.masks)),
         "labels": torch.tensor(labels, dtype=torch.int64),
         "masks": torch.from_numpy(scene.masks.astype(np.uint8)),

@@ -16,6 +16,8 @@ from torchvision.models.detection import MaskRCNN
 from maskserve.core.errors import TrainingError
 from maskserve.training.config import TrainSettings
 from maskserve.training.data import Target
+from maskserve.training.processes import gather, process_count
+from maskserve.training.sampling import LossSampling
 
 __all__ = ["MaskRcnnModule"]
 
@@ -31,27 +33,43 @@ class MaskRcnnModule(lightning.LightningModule):
     Args:
         model: Changed in place.
         settings: Decides rates, schedule and clipping.
+        val_photos: How many photos it is validated on, one a batch.
     """
 
-    def __init__(self, model: MaskRCNN, settings: TrainSettings) -> None:
+    def __init__(self, model: MaskRCNN, settings: TrainSettings, *, val_photos: int = 0) -> None:
         super().__init__()
         # Depthwise convolutions on CPUs run a third faster with channels in the last axis.
         self.model = model.to(memory_format=torch.channels_last)
         self._settings = settings
+        self._sampling = LossSampling(model, settings.seed)
         self._skipped_in_a_row = 0
         self._skipped = 0
+        self._val_photos = val_photos
+        self._val_losses: list[float] = []
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        # Proposals and boxes are sampled at random inside the model. Seeding by the step makes
-        # a resumed run take the same samples as one that was never interrupted.
-        torch.manual_seed(self._settings.seed * 1_000_003 + self.global_step)
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        photos, targets = batch
+        self._sampling.begin(targets)
+        losses: dict[str, Tensor] = self.model(photos, targets)
+        return losses
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
-        losses: dict[str, Tensor] = self.model(*batch)
-        total = torch.stack(list(losses.values())).sum()
-        self.log("loss", total.detach(), prog_bar=True)
-        self.log_dict({name: value.detach() for name, value in losses.items()})
-        return total
+        """The loss of this process's part of the batch.
+
+        torchvision's losses are means over the anchors or boxes that were drawn in this process,
+        and the gradient will be the mean over the processes. Weights make it the gradient of the
+        means over all that was drawn; those are logged. A single process weighs by 1.
+        """
+        losses = self._losses(batch)
+        means = torch.stack(list(losses.values()))
+        counts = torch.stack([self._sampling.counts()[name] for name in losses]).to(means)
+        here = torch.stack([counts * means.detach(), counts])
+        sums, all_counts = self.trainer.strategy.reduce(here, reduce_op="sum")
+        all_counts = all_counts.clamp(min=1)  # no masks if there is no object in the whole batch
+        self.log("loss", (sums / all_counts).sum(), prog_bar=True)
+        self.log_dict(dict(zip(losses, sums / all_counts, strict=True)))
+        weighted: Tensor = counts * process_count() / all_counts * means
+        return weighted.sum()
 
     def configure_gradient_clipping(
         self,
@@ -80,17 +98,19 @@ class MaskRcnnModule(lightning.LightningModule):
         self.log("grad_norm", torch.nan_to_num(norm, posinf=0.0))
         self.log("skipped_steps", float(self._skipped))
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         # torchvision computes losses in training mode only. Batch norm must not learn from
-        # validation photos, and sampling must not disturb the training's random numbers.
+        # validation photos.
         self.model.train()
         for layer in self.model.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(batch_idx)
-            losses: dict[str, Tensor] = self.model(*batch)
-        self.log("val_loss", torch.stack(list(losses.values())).sum(), batch_size=1, prog_bar=True)
+        self._val_losses.append(float(torch.stack(list(self._losses(batch).values())).sum()))
+
+    def on_validation_epoch_end(self) -> None:
+        losses = gather(self._val_losses, self._val_photos)
+        self.log("val_loss", sum(losses) / len(losses), prog_bar=True)
+        self._val_losses = []
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         trained = [p for p in self.parameters() if p.requires_grad]

@@ -22,8 +22,9 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -38,18 +39,21 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
 
-from maskserve.core.errors import DatasetError, TrainingError
+from maskserve.core.errors import DatasetError, SettingsError, TrainingError
 from maskserve.core.manifest import Manifest
+from maskserve.core.types import Instances
 from maskserve.datasets import Dataset, Sample, available_splits, load_dataset, split_dataset
 from maskserve.datasets.download import OnProgress
-from maskserve.evaluation import coverage_error, evaluate, judge_photos, write_predictions
+from maskserve.evaluation import coverage_error, judge_photos, measure, write_predictions
 from maskserve.evaluation.calibration import calibrate_threshold
-from maskserve.evaluation.coco import MIN_SCORE, predict_photos
+from maskserve.evaluation.coco import MIN_SCORE, predict_dataset, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
 from maskserve.models.backbones import learn_statistics
@@ -74,7 +78,20 @@ from maskserve.training.data import (
 )
 from maskserve.training.loggers import make_loggers
 from maskserve.training.module import MaskRcnnModule
+from maskserve.training.norms import join_norms
 from maskserve.training.preview import draw_examples
+from maskserve.training.processes import (
+    first_alone,
+    from_first,
+    gather,
+    is_first,
+    join_processes,
+    process_count,
+    rank,
+    share,
+    started_by_torchrun,
+    together,
+)
 from maskserve.training.record import (
     SETTINGS_FILE,
     VALIDATION_FILE,
@@ -94,7 +111,7 @@ PROBE_FILE = "probe.jpg"
 
 
 def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = False) -> Validation:
-    """Train a model and write a run folder.
+    """Train a model and write a run folder; under torchrun, as one of several processes.
 
     Args:
         settings: Everything that decides the outcome.
@@ -105,66 +122,134 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
 
     Raises:
         DatasetError: The data cannot be used.
-        TrainingError: ``out`` holds another run, or training diverged.
+        SettingsError: The processes cannot share a batch evenly.
+        TrainingError: ``out`` holds another run, training diverged, or another process has ended.
         MissingExtraError: The package of a logger is not installed.
     """
-    console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    settings, start = _find_start(settings, out, console, resume=resume)
-    train_set, val_set = _load_splits(settings, data)
-    extra = _load_extra(settings, train_set)
-    backgrounds = Backgrounds()
-    if settings.backgrounds is not None:
-        backgrounds = divide_backgrounds(settings.backgrounds, seed=settings.seed)
-    torch.manual_seed(settings.seed)
-    model = build_model(
-        settings.model,
-        classes=len(train_set.categories),
-        preprocess=settings.preprocess,
-        design=settings.design,
+    with join_processes():
+        return _train(settings, data, out, resume=resume)
+
+
+def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> Validation:
+    console = Console(
+        stderr=True, markup=False, highlight=False, soft_wrap=True, quiet=not is_first()
     )
-    if settings.learns_statistics:
-        learn_statistics(model)
-    examples = TrainingExamples(train_set, settings, backgrounds=backgrounds.train, extra=extra)
-    checkpoint = _find_checkpoint(out, settings, resume=resume)
-    loggers = _make_loggers(settings, out)
+    together(partial(_check_batch_size, settings))
+    find_start = partial(_find_start, settings, out, console, resume=resume)
+    found, start = together(find_start if is_first() else lambda: (settings, "none"))
+    settings = from_first(found)
+    photos = together(partial(_load_photos, settings, data))
+    model = _build_model(settings, photos)
+    checkpoint = first_alone(partial(_find_checkpoint, out, settings, resume=resume))
+    loggers = together(partial(_make_loggers, settings, out))
+    begin = partial(_begin, settings, data, out, photos=photos, model=model, start=start)
+    record = first_alone(begin if checkpoint is None else partial(read_record, out))
+    together(partial(_compare_photos, record, photos, data))
+    if process_count() > 1:  # only the first has read the initial weights
+        model.load_state_dict(from_first(model.state_dict()))
     if checkpoint is not None:
-        record = read_record(out)
         console.print(f"Resuming {out} from its last checkpoint.")
-    else:
-        initial = initialise(model, settings.model, start)
-        record = _describe(
-            settings,
-            data,
-            train_set=train_set,
-            val_set=val_set,
-            extra=extra,
-            backgrounds=backgrounds,
-            initial_weights=initial,
-        )
-        write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
-        drawn = draw_examples(examples, record.classes, settings.preprocess)
-        write_image(out / EXAMPLES_FILE, drawn)
-        write_image(out / PROBE_FILE, read_image(_fullest(val_set).image_path))
     console.print(
-        f"Training {settings.model} ({record.initial_weights}) on {_count(train_set)}; "
-        f"validating on {_count(val_set)}."
+        f"Training {settings.model} ({record.initial_weights}) on {_count(photos.train)}; "
+        f"validating on {_count(photos.val)}."
     )
+    join_norms(model)
     with warnings.catch_warnings():
         # Advice for other machines and tasks: more workers, longer epochs, tensor cores.
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=r".*lightning\.pytorch.*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # advertisements
-        validator = _Validator(out, record, val_set, backgrounds, console)
+        validator = _Validator(out, record, photos, console)
         _trainer(settings, out, loggers, validator).fit(
-            MaskRcnnModule(model, settings),
-            _train_loader(examples, settings),
-            DataLoader(ValidationExamples(val_set, settings.preprocess), collate_fn=collate),
+            MaskRcnnModule(model, settings, val_photos=len(photos.val)),
+            _train_loader(photos.examples(settings), settings),
+            _val_loader(photos.val, settings),
             ckpt_path=checkpoint,
             weights_only=True,
         )
-    report = write_reports(out, val_set)  # Lightning has logged the last validation only now
+    # Lightning has logged the last validation only now.
+    report = first_alone(partial(write_reports, out, photos.val))
     console.print(f"Done. Look at {report}. Next: maskserve export {out} --out BUNDLE")
-    return read_validation(out)
+    return first_alone(partial(read_validation, out))
+
+
+def _check_batch_size(settings: TrainSettings) -> None:
+    if settings.batch_size % process_count():
+        raise SettingsError(
+            f"batch_size is {settings.batch_size}, which {process_count()} processes cannot share "
+            "evenly.",
+            hint="Set batch_size to a multiple of their number; it is that of all together.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Photos:
+    """What a run learns from and is measured on."""
+
+    train: Dataset
+    val: Dataset
+    extra: Dataset | None
+    backgrounds: Backgrounds
+
+    def examples(self, settings: TrainSettings) -> TrainingExamples:
+        return TrainingExamples(
+            self.train, settings, backgrounds=self.backgrounds.train, extra=self.extra
+        )
+
+
+def _load_photos(settings: TrainSettings, data: Path) -> _Photos:
+    train_set, val_set = _load_splits(settings, data)
+    extra = _load_extra(settings, train_set)
+    backgrounds = Backgrounds()
+    if settings.backgrounds is not None:
+        backgrounds = divide_backgrounds(settings.backgrounds, seed=settings.seed)
+    return _Photos(train_set, val_set, extra, backgrounds)
+
+
+def _build_model(settings: TrainSettings, photos: _Photos) -> MaskRCNN:
+    torch.manual_seed(settings.seed)
+    model = build_model(
+        settings.model,
+        classes=len(photos.train.categories),
+        preprocess=settings.preprocess,
+        design=settings.design,
+    )
+    if settings.learns_statistics:
+        learn_statistics(model)
+    return model
+
+
+def _begin(
+    settings: TrainSettings,
+    data: Path,
+    out: Path,
+    *,
+    photos: _Photos,
+    model: MaskRCNN,
+    start: str | Start,
+) -> RunRecord:
+    """Load the initial weights, and write what a new run folder holds from the start."""
+    initial = initialise(model, settings.model, start)
+    record = _describe(settings, data, photos, initial_weights=initial)
+    write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
+    drawn = draw_examples(photos.examples(settings), record.classes, settings.preprocess)
+    write_image(out / EXAMPLES_FILE, drawn)
+    write_image(out / PROBE_FILE, read_image(_fullest(photos.val).image_path))
+    return record
+
+
+def _compare_photos(record: RunRecord, photos: _Photos, data: Path) -> None:
+    """Another machine may have another data set by the same name."""
+    names = (_names(photos.train), _names(photos.val))
+    if not is_first() and names != (record.train_photos, record.val_photos):
+        raise TrainingError(
+            f"On {platform.node()}, {data} holds other photos than on the first machine.",
+            hint="Give every machine the same data set.",
+        )
+
+
+def _names(dataset: Dataset) -> tuple[str, ...]:
+    return tuple(sample.image_path.name for sample in dataset.samples)
 
 
 def _find_start(
@@ -226,16 +311,15 @@ class _Validator(Callback):
         self,
         out: Path,
         record: RunRecord,
-        dataset: Dataset,
-        backgrounds: Backgrounds,
+        photos: _Photos,
         console: Console,
     ) -> None:
         self._out = out
         self._record = record
-        self._dataset = dataset
-        self._backgrounds = backgrounds
+        self._dataset = photos.val
+        self._backgrounds = photos.backgrounds
         self._console = console
-        earlier = (out / VALIDATION_FILE).exists()
+        earlier = is_first() and (out / VALIDATION_FILE).exists()
         self._seconds_before = read_validation(out).seconds if earlier else 0.0
         self._started = time.monotonic()
 
@@ -254,23 +338,43 @@ class _Validator(Callback):
         assert isinstance(pl_module, MaskRcnnModule)
         model, step = pl_module.model, trainer.global_step
         predictor = _predictor(model, self._record.manifest())
-        metrics = evaluate(predictor, self._dataset)
+        predictions = _predict_samples(predictor, self._dataset)
+        on_empty = {"val": _predict_photos(predictor, self._backgrounds.val)}
+        if step >= self._record.settings.steps:  # the rest of the photos is for the end alone
+            on_empty["test"] = _predict_photos(predictor, self._backgrounds.test)
+        if is_first():
+            self._measure(pl_module, step, predictions, on_empty)
+
+    def _measure(
+        self,
+        pl_module: MaskRcnnModule,
+        step: int,
+        predictions: Sequence[Instances],
+        on_empty: Mapping[str, Sequence[Instances]],
+    ) -> None:
+        """Choose the threshold, and write what this validation has shown.
+
+        Args:
+            pl_module: With the averaged weights.
+            step: After which it was.
+            predictions: On the validation photos.
+            on_empty: On the photos without any instance, by part; the test part only at the end.
+        """
+        metrics = measure(self._dataset, predictions)
         limit = self._record.settings.backgrounds
         calibration = calibrate_threshold(
             self._dataset,
             metrics.predictions,
-            backgrounds=predict_photos(predictor, self._backgrounds.val, min_score=MIN_SCORE),
+            backgrounds=on_empty["val"],
             max_false_per_photo=limit.max_false_per_photo if limit else 0.0,
         )
         min_score = calibration.threshold
         photos = judge_photos(self._dataset, metrics.predictions, min_score=min_score)
         false_finds = {}
-        if step >= self._record.settings.steps:  # the rest of the photos is for the end alone
-            for part, empty in (("val", self._backgrounds.val), ("test", self._backgrounds.test)):
-                found = predict_photos(predictor, empty, min_score=min_score)
-                false_finds[part] = FalseFinds(
-                    photos=len(empty), instances=sum(len(instances) for instances in found)
-                )
+        if "test" in on_empty:
+            for part, found in on_empty.items():
+                weak_left_out = [(instances.scores >= min_score).sum() for instances in found]
+                false_finds[part] = FalseFinds(photos=len(found), instances=int(sum(weak_left_out)))
         result = Validation(
             step=step,
             seconds=self._seconds_before + time.monotonic() - self._started,
@@ -280,7 +384,7 @@ class _Validator(Callback):
             metrics=metrics.summary(),
             false_finds=false_finds,
         )
-        write_weights(self._out / WEIGHTS_FILE, model.state_dict())
+        write_weights(self._out / WEIGHTS_FILE, pl_module.model.state_dict())
         write_file(self._out / VALIDATION_FILE, result.model_dump_json(indent=2) + "\n")
         write_predictions(self._out / PREDICTIONS_FILE, self._dataset, metrics.predictions)
         gallery = draw_gallery(self._dataset, metrics.predictions, min_score=min_score)
@@ -341,7 +445,7 @@ def report_run(run: Path, *, data: Path | None = None) -> Path:
             hint=f"Say where they are: maskserve report {run} --data DIR",
         )
     _, val_set = _load_splits(record.settings, folder)
-    if tuple(sample.image_path.name for sample in val_set.samples) != record.val_photos:
+    if _names(val_set) != record.val_photos:
         raise TrainingError(
             f"{folder} holds other validation photos than those of {run}.",
             hint=f"Name the data set that it was trained on: maskserve report {run} --data DIR",
@@ -352,6 +456,19 @@ def report_run(run: Path, *, data: Path | None = None) -> Path:
 def _predictor(model: MaskRCNN, manifest: Manifest) -> EnginePredictor:
     network = InferenceNetwork(model, max_instances=manifest.postprocess.max_instances)
     return EnginePredictor(TorchEngine(network), manifest)
+
+
+def _predict_samples(predictor: EnginePredictor, dataset: Dataset) -> list[Instances]:
+    """Instances by photo; every process looks at some."""
+    own = tuple(dataset.samples[number] for number in share(len(dataset)))
+    found = predict_dataset(predictor, replace(dataset, samples=own), min_score=MIN_SCORE)
+    return gather(found, len(dataset))
+
+
+def _predict_photos(predictor: EnginePredictor, photos: Sequence[Path]) -> list[Instances]:
+    """Instances by photo; every process looks at some."""
+    own = [photos[number] for number in share(len(photos))]
+    return gather(predict_photos(predictor, own, min_score=MIN_SCORE), len(photos))
 
 
 def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]:
@@ -406,27 +523,21 @@ def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Pat
 
 
 def _describe(
-    settings: TrainSettings,
-    data: Path,
-    *,
-    train_set: Dataset,
-    val_set: Dataset,
-    extra: Dataset | None,
-    backgrounds: Backgrounds,
-    initial_weights: str,
+    settings: TrainSettings, data: Path, photos: _Photos, *, initial_weights: str
 ) -> RunRecord:
+    annotated = (photos.train, photos.extra)
     return RunRecord(
         settings=settings,
         settings_sha256=settings_sha256(settings),
-        classes=train_set.categories.names,
-        category_ids=train_set.categories.category_ids,
-        data="; ".join(_count(part) for part in (train_set, extra) if part is not None),
+        classes=photos.train.categories.names,
+        category_ids=photos.train.categories.category_ids,
+        data="; ".join(_count(part) for part in annotated if part is not None),
         data_folder=str(data.resolve()),
-        train_photos=tuple(sample.image_path.name for sample in train_set.samples),
-        train_counts=count_photos(train_set),
-        val_photos=tuple(sample.image_path.name for sample in val_set.samples),
-        val_counts=count_photos(val_set),
-        backgrounds=len(backgrounds.train),
+        train_photos=_names(photos.train),
+        train_counts=count_photos(photos.train),
+        val_photos=_names(photos.val),
+        val_counts=count_photos(photos.val),
+        backgrounds=len(photos.backgrounds.train),
         initial_weights=initial_weights,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
@@ -446,15 +557,26 @@ def _count(dataset: Dataset) -> str:
 def _train_loader(examples: TrainingExamples, settings: TrainSettings) -> DataLoader[Any]:
     return DataLoader(
         examples,
-        batch_size=settings.batch_size,
-        sampler=StepSampler(settings.steps_per_epoch * settings.batch_size),
+        batch_size=settings.batch_size // process_count(),
+        sampler=StepSampler(
+            settings.steps_per_epoch * settings.batch_size,
+            rank=rank(),
+            processes=process_count(),
+        ),
         num_workers=settings.workers,
         persistent_workers=False,  # the sampler's epoch must reach the workers
         collate_fn=collate,
     )
 
 
+def _val_loader(dataset: Dataset, settings: TrainSettings) -> DataLoader[Any]:
+    examples = ValidationExamples(dataset, settings.preprocess)
+    return DataLoader(examples, sampler=share(len(dataset)), collate_fn=collate)
+
+
 def _make_loggers(settings: TrainSettings, out: Path) -> list[Logger]:
+    if not is_first():
+        return []
     start = f"start_{len(list((out / 'logs').glob('start_*')))}"
     others = make_loggers(settings.loggers, out, model=settings.name, version=start)
     table = CSVLogger(out, name="logs", version=start, flush_logs_every_n_steps=1)
@@ -466,6 +588,7 @@ def _trainer(
 ) -> lightning.Trainer:
     averaged_steps = max(min(settings.ema_steps, settings.steps // 10), 1)
     return lightning.Trainer(
+        **_where(),
         max_epochs=settings.epochs,
         precision="bf16-mixed" if _use_bf16(settings) else "32-true",
         logger=loggers,
@@ -479,6 +602,29 @@ def _trainer(
             _ProgressBar(),
         ],
     )
+
+
+def _where() -> dict[str, Any]:
+    """The trainer's arguments for the devices of this process and of the others."""
+    if not started_by_torchrun():
+        return {"devices": 1}
+    return {
+        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",  # others train alone only
+        "devices": int(os.environ["LOCAL_WORLD_SIZE"]),
+        "num_nodes": int(os.environ["GROUP_WORLD_SIZE"]),
+        # Norms hold the same statistics in every process from the start.
+        "strategy": DDPStrategy(broadcast_buffers=False),
+        "plugins": [_FirstReads()],
+        "use_distributed_sampler": False,
+    }
+
+
+class _FirstReads(TorchCheckpointIO):
+    """The first process reads a checkpoint for all: other machines need not have the run folder."""
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        read = partial(super().load_checkpoint, path, *args, **kwargs)
+        return first_alone(read)
 
 
 class _ProgressBar(RichProgressBar):

@@ -7,20 +7,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from maskserve.core.errors import TrainingError
 from maskserve.training import TrainSettings
+from maskserve.training.data import Target
 from maskserve.training.module import MaskRcnnModule
 
 
+class _Stage(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fg_bg_sampler = BalancedPositiveNegativeSampler(4, 0.5)
+
+
 class _OneWeight(nn.Module):
-    """Its loss is weight times what comes as a photo."""
+    """Its loss is weight times what comes as a photo; every box belongs to an object."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
+        self.rpn, self.roi_heads = _Stage(), _Stage()
 
-    def forward(self, photos: list[Tensor], _targets: list[Tensor]) -> dict[str, Tensor]:
+    def forward(self, photos: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        self.roi_heads.fg_bg_sampler([torch.ones(3) for _ in targets])
         return {"loss_mask": (self.weight * photos[0]).sum()}
 
 
@@ -52,7 +62,7 @@ def _fit(photos: list[float]) -> list[float]:
     batches: DataLoader[float] = DataLoader(
         photos,  # type: ignore[arg-type]
         batch_size=1,
-        collate_fn=lambda values: ([torch.tensor(values)], [torch.zeros(1)]),
+        collate_fn=lambda values: ([torch.tensor(values)], [{"example": 0}]),
     )
     trainer.fit(module, batches)
     return recorder.weights
