@@ -12,13 +12,17 @@ from maskserve.api.settings import ServerSettings, resolve_settings
 from maskserve.cluster.front import Front
 from maskserve.cluster.replica import ModelReplica
 from maskserve.core.errors import SettingsError
-from maskserve.runtime.bundle import find_bundle, read_manifest
+from maskserve.core.manifest import Manifest
+from maskserve.runtime.bundle import find_bundle, read_manifest, shipped_bundles
 
-__all__ = ["FRONT", "app", "make_application"]
+__all__ = ["FRONT", "FRONT_CPUS", "MODEL_CPUS", "app", "make_application"]
 
 FRONT = "http"
 """Name of the deployment that speaks HTTP; the others are called as their models."""
 
+FRONT_CPUS = 0.5
+MODEL_CPUS = 1
+"""Of one replica, by default."""
 _CONCURRENCY = 8
 """Photos that one replica of the front decodes, has predicted or pastes at a time, by default."""
 
@@ -54,15 +58,19 @@ def make_application(settings: ServerSettings) -> Application:
         )
     if "concurrency" not in settings.model_fields_set:
         settings = settings.model_copy(update={"concurrency": _CONCURRENCY})
+    shipped = shipped_bundles()
     models: dict[str, Application] = {}
+    manifests: dict[str, Manifest] = {}
     for model in settings.models:
         path = find_bundle(model)
-        name = read_manifest(path).name
+        manifest = read_manifest(path)
+        name = manifest.name
         if name in models or name == FRONT:
             raise SettingsError(f"models: the name “{name}” ({path}) is taken.")
         deploy_model = serve.deployment(
             name=name,
-            user_config={"bundle": str(path)},
+            # A shipped model may lie elsewhere on other nodes.
+            user_config={"bundle": model if model in shipped else str(path.resolve())},
             # One photo is in the network, the next one is prepared, the last one pasted.
             max_ongoing_requests=3,
             max_queued_requests=64,
@@ -71,10 +79,11 @@ def make_application(settings: ServerSettings) -> Application:
                 "max_replicas": 8,
                 "target_ongoing_requests": 2,
             },
-            ray_actor_options={"num_cpus": 1},
+            ray_actor_options={"num_cpus": MODEL_CPUS},
             graceful_shutdown_timeout_s=settings.deadline_s,
         )
         models[name] = deploy_model(ModelReplica).bind()
+        manifests[name] = manifest
     deploy_front = serve.deployment(
         name=FRONT,
         max_ongoing_requests=settings.threads,
@@ -84,7 +93,7 @@ def make_application(settings: ServerSettings) -> Application:
             "max_replicas": 4,
             "target_ongoing_requests": settings.concurrency,
         },
-        ray_actor_options={"num_cpus": 0.5},
+        ray_actor_options={"num_cpus": FRONT_CPUS},
         graceful_shutdown_timeout_s=settings.deadline_s,
     )
-    return deploy_front(Front).bind(settings, models)
+    return deploy_front(Front).bind(settings, models, manifests)

@@ -1,8 +1,9 @@
 """What stands in front of Ray Serve's own HTTP proxy, on every node.
 
-Serve gives no answer where a replica of the front dies with a request, and a plain 503 where all of
-them are full. The first request is sent again, and the second one gets the problem that it would
-get from the app. All that the API offers here may be asked twice, since nothing is kept.
+Serve gives no answer where a replica of the front dies with a request, and an answer of its own
+where all of them are full, where it has waited too long, and where there is no application (yet, or
+any more). The first request is sent again, and the others get the problem that they would get from
+the app. All that the API offers here may be asked twice, since nothing is kept.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from maskserve.api.browsers import SECURITY_HEADERS
-from maskserve.api.problems import PROBLEM_JSON, RETRY_AFTER_S, make_problem
-from maskserve.core.errors import MaskserveError, ServerFullError, ServerNotReadyError
+from maskserve.api.problems import PROBLEM_JSON, RETRY_AFTER_S, STATUS_OF, make_problem
+from maskserve.core.errors import (
+    DeadlineError,
+    MaskserveError,
+    ServerFullError,
+    ServerNotReadyError,
+)
 
 __all__ = ["SendAgain", "make_middlewares"]
 
@@ -26,6 +32,12 @@ Send = Callable[[Message], Awaitable[None]]
 
 _PAUSES_S = (0, 0.1, 0.2, 0.5, 1, 2, 4, 8)
 """Before each attempt: it takes seconds until a lost node is known to be lost."""
+_MEANINGS: dict[int, MaskserveError] = {
+    404: ServerNotReadyError("The server is starting, or stopping."),
+    408: DeadlineError("No replica answered in time."),
+    503: ServerFullError("All replicas have as many requests as they take."),
+}
+"""What Serve's own answers mean, by status."""
 _KEPT_BYTES = 64 * 2**20
 """Longer bodies are not kept, and so not sent again; the app refuses them anyway."""
 
@@ -59,9 +71,9 @@ class SendAgain:
         if body.client_left:
             return
         if not answer.complete:
-            answer = _problem(ServerNotReadyError, "The replicas that had the request died.")
-        elif answer.refused:
-            answer = _problem(ServerFullError, "All replicas have as many requests as they take.")
+            answer = _problem(ServerNotReadyError("The replicas that had the request died."))
+        elif answer.of_serve:
+            answer = _problem(_MEANINGS[answer.status])
         for message in answer.messages:
             await send(message)
 
@@ -118,19 +130,24 @@ class _Answer:
         return len(self.messages) > 1 and not self.messages[-1].get("more_body", False)
 
     @property
-    def refused(self) -> bool:
-        """Whether it is Serve's word that no replica has room, not the app's."""
-        start = self.messages[0]
-        is_problem = (b"content-type", PROBLEM_JSON.encode()) in start["headers"]
-        return start["status"] == 503 and not is_problem
+    def status(self) -> int:
+        status: int = self.messages[0]["status"]
+        return status
+
+    @property
+    def of_serve(self) -> bool:
+        """Whether it is Serve's word, not the app's, whose every failure is a problem."""
+        is_problem = (b"content-type", PROBLEM_JSON.encode()) in self.messages[0]["headers"]
+        return self.status in _MEANINGS and not is_problem
 
 
-def _problem(kind: type[MaskserveError], detail: str) -> _Answer:
+def _problem(error: MaskserveError) -> _Answer:
+    status = STATUS_OF[type(error)]
     problem = make_problem(
-        status=503,
-        code=kind.code,
-        title=kind.title,
-        detail=f"{detail} Try again in a moment.",
+        status=status,
+        code=error.code,
+        title=error.title,
+        detail=f"{error} Try again in a moment.",
         request_id=uuid.uuid4().hex,
     )
     body = problem.model_dump_json().encode()
@@ -144,7 +161,7 @@ def _problem(kind: type[MaskserveError], detail: str) -> _Answer:
     answer.messages = [
         {
             "type": "http.response.start",
-            "status": 503,
+            "status": status,
             "headers": [(name.lower().encode(), text.encode()) for name, text in headers.items()],
         },
         {"type": "http.response.body", "body": body},

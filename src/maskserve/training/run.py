@@ -373,7 +373,7 @@ class _Validator(Callback):
         false_finds = {}
         if "test" in on_empty:
             for part, found in on_empty.items():
-                weak_left_out = [(instances.scores >= min_score).sum() for instances in found]
+                weak_left_out = [(instances.scores > min_score).sum() for instances in found]
                 false_finds[part] = FalseFinds(photos=len(found), instances=int(sum(weak_left_out)))
         result = Validation(
             step=step,
