@@ -28,7 +28,7 @@ def serve_on_ray(settings: ServerSettings) -> None:
 
     Joins the cluster that ``RAY_ADDRESS`` names or that ``ray start`` began on this machine; else
     Ray runs here for as long as this process does. On SIGTERM or SIGINT the application is taken
-    down, and accepted requests are answered.
+    down: replicas finish what they have, and connections may break after that.
 
     Raises:
         SettingsError: A setting is not for Ray.
