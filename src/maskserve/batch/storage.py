@@ -68,10 +68,12 @@ def list_photos(address: str, suffixes: frozenset[str]) -> Iterator[tuple[str, i
         other file in a folder.
 
     Raises:
-        ImageMissingError: A folder on this machine cannot be read.
+        ImageMissingError: There is no such path, or a folder on this machine cannot be read.
         DownloadError: The store cannot be reached, or has no such bucket.
     """
     if not is_url(address):
+        if not os.path.lexists(address):
+            raise ImageMissingError(f"There is no {address}.", hint="Check the path.")
         yield from _list_local(address, suffixes)
         return
     scheme, path = _split(address)

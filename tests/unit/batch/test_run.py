@@ -46,6 +46,7 @@ class TestBeginning:
         photos = make_photos(tmp_path / "photos", 6)
         (tmp_path / "link").symlink_to(photos / "0")
         alone = tmp_path / "alone.jpg"
+        alone.touch()
         run = begin(photos / "0", alone, photos, photos, photos / "zero.jpg", tmp_path / "link")
         assert run.settings.inputs == (str(alone), str(photos))
         assert run.photos == 12

@@ -44,7 +44,12 @@ class TestListing:
         assert {photo[1] for photo in found if photo} == {5}
 
     def test_a_photo_may_be_called_anything_if_it_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "photo").touch()
         assert list(list_photos(str(tmp_path / "photo"), SUFFIXES)) == [(f"{tmp_path}/photo", 0)]
+
+    def test_a_path_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(ImageMissingError, match="There is no .*photoz"):
+            list(list_photos(str(tmp_path / "photoz"), SUFFIXES))
 
     @pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
     def test_links_to_photos_count_and_links_to_folders_do_not(self, tmp_path: Path) -> None:
