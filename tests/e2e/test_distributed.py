@@ -113,7 +113,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     warm = _recipe(init="start.safetensors", steps=8, warmup_steps=150)
     (folder / "warm.toml").write_text(warm)
     _write_start(folder / "start.safetensors", folder / "warm.toml")
-    (folder / "killed.toml").write_text(_recipe(steps=12, validate_every=3, warmup_steps=150))
+    killed = _recipe(init="start.safetensors", steps=12, validate_every=3, warmup_steps=150)
+    (folder / "killed.toml").write_text(killed)
     (folder / "light.toml").write_text(_recipe())
     empty = _recipe(batch_size=2, steps=16, more=BACKGROUNDS + LIGHT, augment="paste = 0.0")
     (folder / "empty.toml").write_text(empty)
@@ -151,12 +152,15 @@ def _rows(run_folder: str) -> list[dict[str, float]]:
 
 
 def _assert_same_outcome(one: str, other: str) -> None:
-    """Of float32: losses and weights hardly differ, by the measure of what training has changed."""
+    """Of float32: losses and weights hardly differ, by the measure of what training has changed.
+
+    Rounding grows in training, the more the earlier a run was killed; the test in float64 is exact.
+    """
     rows, other_rows = _rows(one), _rows(other)
     assert [row["step"] for row in rows] == [row["step"] for row in other_rows]
     for name in ("loss", "val_loss"):
         values = [row[name] for row in rows]
-        assert [row[name] for row in other_rows] == pytest.approx(values, rel=1e-4), name
+        assert [row[name] for row in other_rows] == pytest.approx(values, rel=1e-3), name
     settings = read_record(Path(one)).settings
     start = run._build_model(settings, run._load_photos(settings, Path("shapes")))
     initialise(start, settings.model, settings.init)

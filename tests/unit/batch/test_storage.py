@@ -48,7 +48,7 @@ class TestListing:
         assert list(list_photos(str(tmp_path / "photo"), SUFFIXES)) == [(f"{tmp_path}/photo", 0)]
 
     def test_a_path_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(ImageMissingError, match="There is no .*photoz"):
+        with pytest.raises(ImageMissingError, match=r"There is no .*photoz"):
             list(list_photos(str(tmp_path / "photoz"), SUFFIXES))
 
     @pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
