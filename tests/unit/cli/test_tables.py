@@ -42,11 +42,20 @@ def test_broken_photos_are_counted_and_the_code_is_3(
 ) -> None:
     (photos / "aa.jpg").write_text("broken")
     for _ in range(2):  # also where the run was done before
-        result = run(*found, tmp_path / "gone.jpg")
+        result = run(*found)
         assert result.returncode == 3
         assert "error_message" in result.stdout
     codes = [row["error_code"] for row in rows_of(tmp_path / "found")[0]]
-    assert codes == [None, "image_undecodable", None, "image_missing"]
+    assert codes == [None, "image_undecodable", None]
+
+
+def test_a_path_that_is_not_there_begins_nothing(
+    run: Run, found: tuple[object, ...], tmp_path: Path
+) -> None:
+    result = run(*found, tmp_path / "gone.jpg")
+    assert result.returncode == 3
+    assert "gone.jpg" in result.stderr
+    assert not (tmp_path / "found").exists()
 
 
 def test_other_settings_exit_with_2(run: Run, found: tuple[object, ...]) -> None:
