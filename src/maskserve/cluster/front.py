@@ -30,20 +30,19 @@ from maskserve.api.server import make_app
 from maskserve.api.settings import ServerSettings
 from maskserve.api.work import time_left
 from maskserve.cluster.replica import Prediction
-from maskserve.core.categories import nearest_name
 from maskserve.core.errors import (
     DeadlineError,
     EngineError,
     MaskserveError,
     ServerFullError,
     ServerNotReadyError,
-    UnknownModelError,
 )
 from maskserve.core.manifest import Manifest
 from maskserve.core.predictor import Image
 from maskserve.core.types import Instances
 from maskserve.runtime.allocator import return_large_blocks
 from maskserve.runtime.predictor import StageTimes
+from maskserve.runtime.registry import unknown_model
 
 if TYPE_CHECKING:
     from a2wsgi.wsgi_typing import WSGIApp
@@ -144,11 +143,7 @@ class RemoteRegistry:
         """
         if name in self._models:
             return RemotePredictor(self, name, self._manifests[name], deadline_s=self._deadline_s)
-        nearest = nearest_name(name, self.names)
-        guess = f"Did you mean “{nearest}”? " if nearest else ""
-        raise UnknownModelError(
-            f"There is no model “{name}” here.", hint=f"{guess}Known: {', '.join(self.names)}."
-        )
+        raise unknown_model(name, self.names)
 
     def send(
         self, name: str, image: Image, min_score: float | None, *, known: Manifest, timeout_s: float

@@ -24,7 +24,7 @@ from maskserve.runtime.model_cache import ModelCache
 from maskserve.runtime.openvino_engine import OpenVinoEngine, Precision
 from maskserve.runtime.predictor import EnginePredictor
 
-__all__ = ["ModelRegistry", "load_engine", "load_predictor"]
+__all__ = ["ModelRegistry", "load_engine", "load_predictor", "unknown_model"]
 
 
 def load_predictor(
@@ -201,8 +201,13 @@ class ModelRegistry:
             raise ServerNotReadyError(
                 f"Model “{name}” is still being loaded.", hint="Try again soon."
             )
-        nearest = nearest_name(name, self.names)
-        guess = f"Did you mean “{nearest}”? " if nearest else ""
-        raise UnknownModelError(
-            f"There is no model “{name}” here.", hint=f"{guess}Known: {', '.join(self.names)}."
-        )
+        raise unknown_model(name, self.names)
+
+
+def unknown_model(name: str, known: Sequence[str]) -> UnknownModelError:
+    """The error for a name that a server has no model of; says the nearest known one."""
+    nearest = nearest_name(name, known)
+    guess = f"Did you mean “{nearest}”? " if nearest else ""
+    return UnknownModelError(
+        f"There is no model “{name}” here.", hint=f"{guess}Known: {', '.join(known)}."
+    )
