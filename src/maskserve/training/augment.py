@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,6 +65,7 @@ class Window:
             than the view and is surrounded by grey.
         side: Side of the view in pixels.
         flipped: Whether the view is mirrored left to right.
+        turn_deg: By how much the photo is turned around the middle of the view, clockwise.
     """
 
     size: tuple[int, int]
@@ -71,6 +73,22 @@ class Window:
     left: int
     side: int
     flipped: bool
+    turn_deg: float = 0.0
+
+    def place(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """From the resized photo to the view (without the flip): x and y, (N, 2)."""
+        angle, middle = np.deg2rad(self.turn_deg), self.side / 2
+        rows = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        return (points - (self.left, self.top) - middle) @ np.array(rows) + middle
+
+    def show(self, photo: npt.NDArray[np.uint8], **options: Any) -> npt.NDArray[np.uint8]:
+        """The view (without the flip) of a resized photo or mask; options are OpenCV's."""
+        origin, right, down = self.place(np.array([[0.0, 0], [1, 0], [0, 1]]))
+        # To OpenCV the middle of the first pixel is the origin.
+        first_pixel = self.place(np.array([[0.5, 0.5]]))[0] - 0.5
+        matrix = np.stack([right - origin, down - origin, first_pixel], axis=1)
+        shown = cv2.warpAffine(photo, matrix, (self.side, self.side), **options)
+        return shown.astype(np.uint8, copy=False)
 
 
 def random_window(
@@ -81,7 +99,7 @@ def random_window(
     rng: np.random.Generator,
     zoom: float = 1.0,
 ) -> Window:
-    """Draw scale, position and flip for a photo of ``photo_size`` (height, width).
+    """Draw scale, position, flip and turn for a photo of ``photo_size`` (height, width).
 
     ``zoom`` scales the view as a whole: at 0.5 it has half the side and shows as much.
     """
@@ -93,7 +111,9 @@ def random_window(
     top, left = (
         int(rng.integers(min(0, length - side), max(0, length - side) + 1)) for length in size
     )
-    return Window(size, top, left, side, bool(rng.random() < settings.flip))
+    flipped = bool(rng.random() < settings.flip)
+    turn_deg = float(rng.uniform(-1, 1)) * settings.turn_deg if settings.turn_deg else 0.0
+    return Window(size, top, left, side, flipped, turn_deg)
 
 
 def place_scene(
@@ -112,11 +132,7 @@ def place_scene(
         fill: Colour around the photo; the mean that normalisation subtracts is neutral.
     """
     side = window.side
-    canvas = np.empty((side, side, 3), dtype=np.uint8)
-    canvas[:] = fill
-    resized = resize_image(image, window.size)
-    into, out_of = _overlap(window)
-    canvas[into] = resized[out_of]
+    canvas = window.show(resize_image(image, window.size), borderValue=fill)
     masks, classes = [], []
     crowd = np.zeros((side, side), dtype=np.bool_)
     for annotation in annotations:
@@ -139,16 +155,6 @@ def place_scene(
     )
 
 
-def _overlap(window: Window) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The part that photo and view share, as slices of the view and of the resized photo."""
-    into, out_of = [], []
-    for start, length in zip((window.top, window.left), window.size, strict=True):
-        first, last = max(start, 0), min(start + window.side, length)
-        into.append(slice(first - start, last - start))
-        out_of.append(slice(first, last))
-    return (into[0], into[1]), (out_of[0], out_of[1])
-
-
 def _place_annotation(
     annotation: Annotation, photo_size: tuple[int, int], window: Window
 ) -> tuple[Mask, float]:
@@ -160,12 +166,9 @@ def _place_annotation(
         resized = cv2.resize(
             whole.view(np.uint8), window.size[::-1], interpolation=cv2.INTER_NEAREST
         )
-        mask = np.zeros(view, dtype=np.bool_)
-        into, out_of = _overlap(window)
-        mask[into] = resized[out_of].astype(np.bool_)
-        return mask, float(np.count_nonzero(resized))
-    corner = np.array([window.left, window.top])
-    polygons = [polygon * scale - corner for polygon in annotation.polygons]
+        mask = window.show(resized.astype(np.uint8, copy=False), flags=cv2.INTER_NEAREST)
+        return mask.astype(np.bool_), float(np.count_nonzero(resized))
+    polygons = [window.place(polygon * scale) for polygon in annotation.polygons]
     whole_px = sum(abs(_shoelace(polygon)) for polygon in polygons)
     inside = [polygon for polygon in polygons if _touches(polygon, window.side)]
     if not inside:

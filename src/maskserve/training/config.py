@@ -68,6 +68,8 @@ class AugmentSettings(_Settings):
     quarter_turns: bool = False
     """Turn views by a random number of right angles: for photos without up and down, such as
     through a microscope or from the air."""
+    turn_deg: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """Turn views by up to so much either way."""
     colour: Share = 0.4
     """Strength of brightness, contrast and saturation jitter; hue gets an eighth of it."""
     paste: Share = 0.5

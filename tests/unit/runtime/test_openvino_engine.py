@@ -65,6 +65,70 @@ def test_threads_are_told(model: bytes) -> None:
 
 
 @pytest.fixture
+def half_covered_box() -> bytes:
+    """RoIAlign of a box that lies from x = 597.5 + min_score on, where 600 is a border.
+
+    A convolution follows, as in a network, so that OpenVINO does not spare what comes before.
+    """
+    onnx = pytest.importorskip("onnx", reason="makes a graph")
+    helper, array = onnx.helper, onnx.numpy_helper.from_array
+    constants = [
+        array(np.array([[0, 597.5, 4, 606.5, 12]], np.float32), "box"),
+        array(np.array([[0, 1, 1, 1, 1]], np.float32), "moves"),
+        array(np.ones((1, 3, 1, 1), np.float32), "sum"),
+        array(np.array([1]), "one"),
+        array(np.array([5]), "five"),
+        array(np.array([0]), "zero"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["nhwc"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Transpose", ["nhwc"], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["nchw", "sum"], ["feature"]),
+        helper.make_node("Mul", ["moves", "min_score"], ["move"]),
+        helper.make_node("Add", ["box", "move"], ["roi"]),
+        helper.make_node("Slice", ["roi", "one", "five", "one"], ["corners"]),
+        helper.make_node(
+            "RoiAlign",
+            ["feature", "corners", "zero"],
+            ["pooled"],
+            output_height=1,
+            output_width=1,
+            sampling_ratio=64,
+            coordinate_transformation_mode="half_pixel",
+        ),
+        helper.make_node("Concat", ["pooled"] * 3, ["thrice"], axis=1),
+        helper.make_node("Conv", ["thrice", "sum"], ["masks"]),
+        *(helper.make_node("Identity", ["min_score"], [n]) for n in ("boxes", "scores", "classes")),
+    ]
+    value = helper.make_tensor_value_info
+    names = ("boxes", "scores", "classes", "masks")
+    graph = helper.make_graph(
+        nodes,
+        "half_covered_box",
+        [
+            value("image", onnx.TensorProto.UINT8, [1, "H", "W", 3]),
+            value("min_score", onnx.TensorProto.FLOAT, [1]),
+        ],
+        [value(name, onnx.TensorProto.FLOAT, None) for name in names],
+        initializer=constants,
+    )
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def test_boxes_of_roi_align_are_not_rounded_to_bfloat16(half_covered_box: bytes) -> None:
+    engine = OpenVinoEngine(half_covered_box)
+    if engine.arithmetic != "bf16":
+        pytest.skip(f"computes in {engine.arithmetic}: this CPU has no bfloat16")
+    image = np.zeros((16, 640, 3), np.uint8)
+    image[:, :600] = 1
+    raw = engine.infer(image, min_score=0)
+    # 2.5 of 9 pixels; from 596 to 608 it would be a third.
+    assert float(raw.mask_grids.ravel()[0]) / 9 == pytest.approx(2.5 / 9, abs=0.01)
+
+
+@pytest.fixture
 def counted_model() -> bytes:
     """Two convolutions, one of them depthwise, and a matrix product, with 3 + 4 + 20 weights."""
     onnx = pytest.importorskip("onnx", reason="makes a graph")

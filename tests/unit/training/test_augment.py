@@ -39,7 +39,7 @@ def _annotation(**changes: object) -> Annotation:
 
 
 def _white(scene: Scene) -> np.ndarray:
-    white: np.ndarray = scene.image.min(axis=2) > 250
+    white: np.ndarray = scene.image.min(axis=2) > 127  # the middle of an edge
     return white
 
 
@@ -50,8 +50,9 @@ def _white(scene: Scene) -> np.ndarray:
         Window((80, 100), -10, -7, 160, flipped=True),
         Window((80, 100), 15, 5, 64, flipped=True),
         Window((160, 200), 30, 10, 128, flipped=False),
+        Window((160, 200), 10, -20, 160, flipped=True, turn_deg=25),
     ],
-    ids=["plain", "smaller than the view", "cut", "enlarged"],
+    ids=["plain", "smaller than the view", "cut", "enlarged", "turned"],
 )
 @pytest.mark.parametrize("form", ["polygon", "rle"])
 def test_masks_stay_on_what_they_mask(window: Window, form: str) -> None:
@@ -66,7 +67,7 @@ def test_masks_stay_on_what_they_mask(window: Window, form: str) -> None:
     assert scene.image.shape == (window.side, window.side, 3)
     assert scene.class_indices.tolist() == [2]
     union = (scene.masks[0] | _white(scene)).sum()
-    assert (scene.masks[0] & _white(scene)).sum() / union > 0.94
+    assert (scene.masks[0] & _white(scene)).sum() / union > 0.96
 
 
 def test_around_a_small_photo_there_is_the_fill() -> None:

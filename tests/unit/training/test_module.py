@@ -14,11 +14,14 @@ from maskserve.training import TrainSettings
 from maskserve.training.data import Target
 from maskserve.training.module import MaskRcnnModule
 
+_NOTHING = {"example": 0, "masks": torch.zeros(0, 1, 1, dtype=torch.uint8)}
+
 
 class _Stage(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fg_bg_sampler = BalancedPositiveNegativeSampler(4, 0.5)
+        self.head = nn.Identity()
 
 
 class _OneWeight(nn.Module):
@@ -62,7 +65,7 @@ def _fit(photos: list[float]) -> list[float]:
     batches: DataLoader[float] = DataLoader(
         photos,  # type: ignore[arg-type]
         batch_size=1,
-        collate_fn=lambda values: ([torch.tensor(values)], [{"example": 0}]),
+        collate_fn=lambda values: ([torch.tensor(values)], [_NOTHING]),
     )
     trainer.fit(module, batches)
     return recorder.weights
