@@ -82,6 +82,16 @@ def train(
         float | None,
         typer.Option(help="Share of training photos to hold out, between 0 and 1, both excluded."),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=20,
+            help="Cross-validate: train so many models to measure, each without a part of the "
+            "photos, and then one on all photos to keep.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a model on a few dozen annotated photos.
 
@@ -97,6 +107,7 @@ def train(
         maskserve train --data ./cells --config recipe.toml --out runs/cells
         maskserve train --data ./mugs --init model_final.pth --out runs/mugs
         maskserve train --data ./balloon --out runs/fourth --devices 2
+        maskserve train --data ./balloon --out runs/fifth --folds 5
     """
     with train_extra():
         from maskserve.training import train as run_training
@@ -117,6 +128,7 @@ def train(
             "loggers": log_to,
             "val_split": val_split,
             "val_fraction": val_fraction,
+            "folds": folds,
         },
     )
     check_processes(devices, nodes)

@@ -10,7 +10,7 @@ from maskserve.datasets.loading import (
     load_splits,
     read_dataset,
 )
-from maskserve.datasets.split import divide_dataset, split_dataset
+from maskserve.datasets.split import divide_dataset, fold_dataset, split_dataset
 from maskserve.datasets.subset import select_classes
 from maskserve.datasets.summary import SplitSummary, Spread, summarise_split
 from maskserve.datasets.types import Annotation, Dataset, Polygon, Sample
@@ -33,6 +33,7 @@ __all__ = [
     "divide_dataset",
     "fetch_release",
     "find_release",
+    "fold_dataset",
     "load_dataset",
     "load_splits",
     "read_dataset",

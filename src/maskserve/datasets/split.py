@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 
 from maskserve.core.errors import DatasetError, ParameterError
 from maskserve.datasets.types import Dataset, Sample
 
-__all__ = ["divide_dataset", "split_dataset"]
+__all__ = ["divide_dataset", "fold_dataset", "split_dataset"]
 
 
 def split_dataset(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -41,14 +42,57 @@ def split_dataset(dataset: Dataset, *, fraction: float, seed: int) -> tuple[Data
             f"The data set “{dataset.name}” has {total} photo, which cannot be divided.",
             hint="Annotate more photos, or name a validation set.",
         )
-
-    def chance(sample: Sample) -> str:
-        return sha256(f"{seed}/{sample.image_path.name}".encode()).hexdigest()
-
-    ordered = sorted(dataset.samples, key=lambda s: (len(s.annotations), chance(s)))
+    chance = partial(_chance, seed=seed)
+    ordered = _by_count(dataset, seed)
     count = min(max(round(total * fraction), 1), total - 1)
     bounds = [i * total // count for i in range(count + 1)]
     chosen = {min(ordered[start:end], key=chance).image_id for start, end in pairwise(bounds)}
+    return _part(dataset, chosen)
+
+
+def fold_dataset(dataset: Dataset, *, folds: int, fold: int, seed: int) -> tuple[Dataset, Dataset]:
+    """One of the divisions of a cross-validation: each photo is in the second part of one of them.
+
+    The photos are ordered by their number of instances, and of every ``folds`` that follow each
+    other one goes to each fold, so that all have crowded and sparse photos. Depends on the seed and
+    the photos' file names alone.
+
+    Args:
+        dataset: At least as many photos as folds.
+        folds: How many, 2 or more.
+        fold: Which one, from 1.
+        seed: Another seed gives other folds.
+
+    Returns:
+        The part to train with and the part to validate with, each in the order of ``dataset``.
+
+    Raises:
+        DatasetError: There are fewer photos than folds.
+    """
+    if len(dataset) < folds:
+        raise DatasetError(
+            f"The data set “{dataset.name}” has {len(dataset)} photos, too few for {folds} folds.",
+            hint="Annotate more photos, or ask for fewer folds.",
+        )
+    ordered = _by_count(dataset, seed)
+    chosen = set()
+    for group in range(0, len(ordered), folds):
+        dealt = sorted(ordered[group : group + folds], key=partial(_chance, seed=seed))
+        chosen |= {sample.image_id for sample in dealt[fold - 1 : fold]}
+    return _part(dataset, chosen)
+
+
+def _chance(sample: Sample, *, seed: int) -> str:
+    return sha256(f"{seed}/{sample.image_path.name}".encode()).hexdigest()
+
+
+def _by_count(dataset: Dataset, seed: int) -> list[Sample]:
+    """From sparse to crowded photos."""
+    return sorted(dataset.samples, key=lambda s: (len(s.annotations), _chance(s, seed=seed)))
+
+
+def _part(dataset: Dataset, chosen: Set[int]) -> tuple[Dataset, Dataset]:
+    """The data set without the photos of these ids, and these."""
     first = tuple(sample for sample in dataset.samples if sample.image_id not in chosen)
     second = tuple(sample for sample in dataset.samples if sample.image_id in chosen)
     return (

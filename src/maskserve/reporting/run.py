@@ -39,6 +39,7 @@ from maskserve.runtime.image_io import read_image
 
 __all__ = [
     "EXAMPLES_FILE",
+    "REPORT_FILE",
     "PhotoCounts",
     "RunSummary",
     "count_photos",
@@ -79,6 +80,8 @@ class RunSummary:
         train: What it learned from.
         backgrounds: Photos that show nothing, which it learned from as well.
         val: What it was validated on, and its threshold was chosen by.
+        fold_mask_ap: Of a cross-validation: mask AP of each of the models that were measured in
+            its place, on the photos that they had not seen; else nothing.
         step: Of the last validation.
         planned_steps: Which the run was to have.
         seconds: Of work until then.
@@ -94,6 +97,7 @@ class RunSummary:
     train: PhotoCounts
     backgrounds: int
     val: PhotoCounts
+    fold_mask_ap: tuple[float, ...]
     step: int
     planned_steps: int
     seconds: float
@@ -126,15 +130,21 @@ def write_run_report(run: Path, summary: RunSummary, findings: Findings) -> Path
     """
     manifest = summary.manifest
     classes = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
+    measured = f"on {quantity(summary.val.photos, 'photo')} that it did not learn from"
+    if summary.fold_mask_ap:
+        measured = (
+            f"by cross-validation: on each of them by one of {len(summary.fold_mask_ap)} other "
+            f"models that did not learn from it. Mask AP by fold: {_by_fold(summary)}"
+        )
     intro = Markup(
         "<p>A Mask R-CNN with {} that finds: {}. It learned from {} with {}, and is measured here "
-        "on {} that it did not learn from.</p>\n{}{}"
+        "{}.</p>\n{}{}"
     ).format(
         manifest.backbone,
         classes,
         quantity(summary.train.photos, "photo"),
         quantity(summary.train.instances, "annotated thing"),
-        quantity(summary.val.photos, "photo"),
+        measured,
         _unfinished(summary),
         facts(
             [
@@ -186,6 +196,12 @@ def describe_limits(summary: RunSummary) -> list[str]:
         "The validation photos chose the threshold and were looked at during training, so the "
         "numbers are a little too good. Measure on photos that nothing was chosen by."
     ]
+    if summary.fold_mask_ap:
+        limits = [
+            f"The numbers are those of {len(summary.fold_mask_ap)} models, each on the photos that "
+            f"it did not learn from; mask AP by fold: {_by_fold(summary)}. The model itself "
+            "learned from all photos, so it may be a little better. The photos chose the threshold."
+        ]
     if val.photos < _FEW_MEASURED:
         limits.append(
             f"It is measured on {quantity(val.photos, 'photo')} only. Other photos give other "
@@ -218,6 +234,10 @@ def describe_limits(summary: RunSummary) -> list[str]:
         f"than a {side}th of a thing is smoothed."
     )
     return limits
+
+
+def _by_fold(summary: RunSummary) -> str:
+    return ", ".join(f"{ap:.1f}" for ap in summary.fold_mask_ap)
 
 
 def _unfinished(summary: RunSummary) -> str | Markup:

@@ -10,7 +10,15 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from maskserve.core.categories import nearest_name
 from maskserve.core.errors import SettingsError
@@ -131,6 +139,11 @@ class TrainSettings(_Settings):
     """Split of the data to validate on. None: hold a part of the training photos out."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     """Share of the training photos that is held out."""
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """Cross-validate: train so many models, each without a part of the photos that it is measured
+    on, and then the model itself on all of them."""
+    fold: Count | None = None
+    """Train one of these models alone, from 1."""
     precision: Literal["auto", "bf16", "f32"] = "auto"
     """auto: bfloat16 autocast where the processor computes it natively."""
     batch_norm: Literal["auto", "fixed", "learned"] = "auto"
@@ -152,6 +165,19 @@ class TrainSettings(_Settings):
     augment: AugmentSettings = AugmentSettings()
     backgrounds: BackgroundSettings | None = None
     extra: ExtraSettings | None = None
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> TrainSettings:
+        if self.folds is not None and self.val_split is not None:
+            raise ValueError("folds divide the training photos; they go without val_split")
+        if self.fold is not None and self.fold > (self.folds or 0):
+            raise ValueError(f"there is no fold {self.fold}; folds is {self.folds}")
+        return self
+
+    @property
+    def is_cross_validated(self) -> bool:
+        """Whether it learns from all photos, and others were measured in its place."""
+        return self.folds is not None and self.fold is None
 
     @property
     def learns_statistics(self) -> bool:
@@ -226,6 +252,8 @@ def _explain(error: ValidationError, config: Path | None) -> str:
     loc = [part for part in first["loc"] if part not in ("light", "resnet")]
     key = ".".join(str(part) for part in loc)
     where = f" in {config}" if config else ""
+    if not key:  # settings that do not go together
+        return f"Settings{where} do not fit: {first['ctx']['error']}."
     if first["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key}{where}: {first['msg']} (found {first['input']!r})."
     tables: dict[str, Any] = {

@@ -62,7 +62,7 @@ class RunRecord(BaseModel):
         metrics = {}
         if validation is not None:
             postprocess = postprocess.model_copy(update={"min_score": validation.min_score})
-            metrics = {quantity(len(self.val_photos), "validation photo"): validation.metrics}
+            metrics = {self._measured_on(): validation.metrics}
         return Manifest(
             name=settings.name,
             version=self.started[:10].replace("-", "."),
@@ -84,6 +84,12 @@ class RunRecord(BaseModel):
             ),
             files={},
         )
+
+    def _measured_on(self) -> str:
+        photos = len(self.val_photos)
+        if self.settings.is_cross_validated:
+            return f"{quantity(photos, 'photo')}, cross-validated in {self.settings.folds} folds"
+        return quantity(photos, "validation photo")
 
 
 def _backbone_of(settings: TrainSettings) -> str:
@@ -117,6 +123,8 @@ class Validation(BaseModel):
     false_finds: dict[str, FalseFinds]
     """On the backgrounds that chose the threshold (``val``), and on those that nothing was
     chosen by (``test``); filled at the end of the run if there are backgrounds."""
+    fold_mask_ap: tuple[float, ...] = ()
+    """Of a cross-validation: mask AP of each fold, whose photos are few."""
 
 
 def read_record(run: Path) -> RunRecord:

@@ -64,6 +64,7 @@ def _summarise(record: RunRecord, validation: Validation, manifest: Manifest) ->
         train=record.train_counts,
         backgrounds=record.backgrounds,
         val=record.val_counts,
+        fold_mask_ap=validation.fold_mask_ap,
         step=validation.step,
         planned_steps=record.settings.steps,
         seconds=validation.seconds,

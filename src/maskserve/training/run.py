@@ -13,6 +13,9 @@ RUN/weights.safetensors    averaged weights of the last validation
 RUN/probe.jpg              the validation photo that export compares by
 RUN/last.ckpt              everything that --resume needs
 RUN/logs/                  Lightning's own log of each start; others beside it, if asked for
+
+After a cross-validation there are RUN/folds/1, RUN/folds/2 and so on as well: the run folders of the
+models that were measured.
 """
 
 from __future__ import annotations
@@ -49,9 +52,22 @@ from torchvision.models.detection import MaskRCNN
 from maskserve.core.errors import DatasetError, SettingsError, TrainingError
 from maskserve.core.manifest import Manifest
 from maskserve.core.types import Instances
-from maskserve.datasets import Dataset, Sample, available_splits, load_dataset, split_dataset
+from maskserve.datasets import (
+    Dataset,
+    Sample,
+    available_splits,
+    fold_dataset,
+    load_dataset,
+    split_dataset,
+)
 from maskserve.datasets.download import OnProgress
-from maskserve.evaluation import coverage_error, judge_photos, measure, write_predictions
+from maskserve.evaluation import (
+    coverage_error,
+    judge_photos,
+    measure,
+    read_predictions,
+    write_predictions,
+)
 from maskserve.evaluation.calibration import calibrate_threshold
 from maskserve.evaluation.coco import MIN_SCORE, predict_dataset, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
@@ -62,7 +78,7 @@ from maskserve.models.checkpoint import read_weights, write_weights
 from maskserve.models.resnet import ResNetDesign
 from maskserve.models.start import Demands, Start, read_start
 from maskserve.reporting.history import merge_logs, write_curves
-from maskserve.reporting.run import EXAMPLES_FILE, count_photos
+from maskserve.reporting.run import EXAMPLES_FILE, REPORT_FILE, count_photos
 from maskserve.reporting.wording import quantity
 from maskserve.runtime.files import write_file
 from maskserve.runtime.image_io import read_image, write_image
@@ -108,6 +124,7 @@ __all__ = ["PROBE_FILE", "load_run", "load_run_predictor", "report_run", "train"
 WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "last.ckpt"
 PROBE_FILE = "probe.jpg"
+FOLDS_FOLDER = "folds"
 
 
 def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = False) -> Validation:
@@ -116,7 +133,8 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
     Args:
         settings: Everything that decides the outcome.
         data: A data set's folder. Training uses its split ``train``, its only split, or all of
-            it if it is not divided; see ``val_split`` for the validation photos.
+            it if it is not divided; see ``val_split`` for the validation photos, and ``folds``
+            for a cross-validation.
         out: The run folder; new or empty unless ``resume``.
         resume: Go on from the last checkpoint in ``out``, with the same settings.
 
@@ -127,13 +145,43 @@ def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = Fals
         MissingExtraError: The package of a logger is not installed.
     """
     with join_processes():
+        if not settings.is_cross_validated:
+            return _train(settings, data, out, resume=resume)
+        first_alone(partial(_find_checkpoint, out, settings, resume=resume))
+        for fold, folder in _fold_folders(settings, out):
+            of_fold = settings.model_copy(update={"fold": fold})
+            if first_alone(partial(_has_ended, folder, of_fold, resume=resume)):
+                continue
+            _console().print(f"Fold {fold} of {settings.folds}:")
+            _train(of_fold, data, folder, resume=resume)
+        _console().print("The model itself, on all photos:")
         return _train(settings, data, out, resume=resume)
 
 
+def _fold_folders(settings: TrainSettings, out: Path) -> list[tuple[int, Path]]:
+    """Numbers of the folds, from 1, and their run folders."""
+    assert settings.folds is not None
+    return [(fold, out / FOLDS_FOLDER / str(fold)) for fold in range(1, settings.folds + 1)]
+
+
+def _has_ended(run: Path, settings: TrainSettings, *, resume: bool) -> bool:
+    """Whether nothing is left to do for a run.
+
+    Raises:
+        TrainingError: It may not be gone on with; see :func:`_find_checkpoint`.
+    """
+    if _find_checkpoint(run, settings, resume=resume) is None:
+        return False
+    return read_validation(run).step >= settings.steps and (run / REPORT_FILE).exists()
+
+
+def _console() -> Console:
+    """Where a run talks to people; only the first of several processes does."""
+    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True, quiet=not is_first())
+
+
 def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> Validation:
-    console = Console(
-        stderr=True, markup=False, highlight=False, soft_wrap=True, quiet=not is_first()
-    )
+    console = _console()
     together(partial(_check_batch_size, settings))
     find_start = partial(_find_start, settings, out, console, resume=resume)
     found, start = together(find_start if is_first() else lambda: (settings, "none"))
@@ -149,9 +197,10 @@ def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> V
         model.load_state_dict(from_first(model.state_dict()))
     if checkpoint is not None:
         console.print(f"Resuming {out} from its last checkpoint.")
+    validated = "" if settings.is_cross_validated else f"; validating on {_count(photos.val)}"
     console.print(
-        f"Training {settings.model} ({record.initial_weights}) on {_count(photos.train)}; "
-        f"validating on {_count(photos.val)}."
+        f"Training {settings.model} ({record.initial_weights}) on {_count(photos.train)}"
+        f"{validated}."
     )
     join_norms(model)
     with warnings.catch_warnings():
@@ -159,7 +208,7 @@ def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> V
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=r".*lightning\.pytorch.*")
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # advertisements
-        validator = _Validator(out, record, photos, console)
+        validator = _Validator(out, record, photos, console, data=data)
         _trainer(settings, out, loggers, validator).fit(
             MaskRcnnModule(model, settings, val_photos=len(photos.val)),
             _train_loader(photos.examples(settings), settings),
@@ -180,6 +229,17 @@ def _check_batch_size(settings: TrainSettings) -> None:
             "evenly.",
             hint="Set batch_size to a multiple of their number; it is that of all together.",
         )
+
+
+def _read_folds(settings: TrainSettings, data: Path, out: Path) -> list[Instances]:
+    """What was found on each training photo by the model that has not seen it."""
+    found: dict[int, Instances] = {}
+    for fold, folder in _fold_folders(settings, out):
+        _, val_set = _load_splits(settings.model_copy(update={"fold": fold}), data)
+        predictions = read_predictions(folder / PREDICTIONS_FILE, val_set)
+        found |= {s.image_id: p for s, p in zip(val_set.samples, predictions, strict=True)}
+    dataset, _ = _load_splits(settings, data)
+    return [found[sample.image_id] for sample in dataset.samples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +365,16 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 class _Validator(Callback):
-    """Measures the averaged weights, keeps them, and brings the run folder up to date."""
+    """Measures the averaged weights, keeps them, and brings the run folder up to date.
+
+    Args:
+        out: The run folder.
+        record: The run.
+        photos: Its photos.
+        console: For a line about each validation.
+        data: The data set's folder. After a cross-validation, what the folds have found in it is
+            measured in place of what these weights find.
+    """
 
     def __init__(
         self,
@@ -313,11 +382,14 @@ class _Validator(Callback):
         record: RunRecord,
         photos: _Photos,
         console: Console,
+        *,
+        data: Path,
     ) -> None:
         self._out = out
         self._record = record
         self._dataset = photos.val
         self._backgrounds = photos.backgrounds
+        self._data = data
         self._console = console
         earlier = is_first() and (out / VALIDATION_FILE).exists()
         self._seconds_before = read_validation(out).seconds if earlier else 0.0
@@ -335,30 +407,50 @@ class _Validator(Callback):
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        quality = self._validate(trainer, pl_module)
+        if quality:
+            pl_module.log_dict(quality, prog_bar=True)
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if self._record.settings.is_cross_validated:
+            self._validate(trainer, pl_module)
+
+    def _validate(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, float]:
+        """Look at all photos; AP, but for the processes that are not the first."""
         assert isinstance(pl_module, MaskRcnnModule)
         model, step = pl_module.model, trainer.global_step
         predictor = _predictor(model, self._record.manifest())
-        predictions = _predict_samples(predictor, self._dataset)
+        predictions = []
+        if not self._record.settings.is_cross_validated:
+            predictions = _predict_samples(predictor, self._dataset)
+        elif is_first():
+            predictions = _read_folds(self._record.settings, self._data, self._out)
         on_empty = {"val": _predict_photos(predictor, self._backgrounds.val)}
         if step >= self._record.settings.steps:  # the rest of the photos is for the end alone
             on_empty["test"] = _predict_photos(predictor, self._backgrounds.test)
-        if is_first():
-            self._measure(pl_module, step, predictions, on_empty)
+        return self._measure(model, step, predictions, on_empty) if is_first() else {}
 
     def _measure(
         self,
-        pl_module: MaskRcnnModule,
+        model: MaskRCNN,
         step: int,
         predictions: Sequence[Instances],
         on_empty: Mapping[str, Sequence[Instances]],
-    ) -> None:
+    ) -> dict[str, float]:
         """Choose the threshold, and write what this validation has shown.
 
         Args:
-            pl_module: With the averaged weights.
+            model: With the averaged weights.
             step: After which it was.
             predictions: On the validation photos.
             on_empty: On the photos without any instance, by part; the test part only at the end.
+
+        Returns:
+            AP of masks and boxes, by their columns in ``results.csv``.
         """
         metrics = measure(self._dataset, predictions)
         limit = self._record.settings.backgrounds
@@ -383,8 +475,9 @@ class _Validator(Callback):
             coverage_error=coverage_error(photos),
             metrics=metrics.summary(),
             false_finds=false_finds,
+            fold_mask_ap=self._fold_mask_ap(),
         )
-        write_weights(self._out / WEIGHTS_FILE, pl_module.model.state_dict())
+        write_weights(self._out / WEIGHTS_FILE, model.state_dict())
         write_file(self._out / VALIDATION_FILE, result.model_dump_json(indent=2) + "\n")
         write_predictions(self._out / PREDICTIONS_FILE, self._dataset, metrics.predictions)
         gallery = draw_gallery(self._dataset, metrics.predictions, min_score=min_score)
@@ -396,7 +489,13 @@ class _Validator(Callback):
             f"step {step}: mask AP {mask_ap:.1f}, box AP {box_ap:.1f}, "
             f"best threshold {min_score:.2f}"
         )
-        pl_module.log_dict({"val_mask_ap": mask_ap, "val_box_ap": box_ap}, prog_bar=True)
+        return {"val_mask_ap": mask_ap, "val_box_ap": box_ap}
+
+    def _fold_mask_ap(self) -> tuple[float, ...]:
+        if not self._record.settings.is_cross_validated:
+            return ()
+        folders = [folder for _, folder in _fold_folders(self._record.settings, self._out)]
+        return tuple(read_validation(folder).metrics["segm"].get("AP", 0.0) for folder in folders)
 
 
 def load_run(run: Path) -> tuple[MaskRCNN, Manifest]:
@@ -484,6 +583,11 @@ def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]
     train_set = load(split=only_split or ("train" if splits else None))
     if settings.val_split is not None:
         return train_set, load(split=settings.val_split)
+    if settings.folds is not None:
+        if settings.fold is None:  # measured on what it learns from, but by other models
+            return train_set, train_set
+        folds, fold = settings.folds, settings.fold
+        return fold_dataset(train_set, folds=folds, fold=fold, seed=settings.seed)
     return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.seed)
 
 
@@ -506,7 +610,7 @@ def _load_extra(settings: TrainSettings, dataset: Dataset) -> Dataset | None:
 def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Path | None:
     """The checkpoint to go on from; None for a fresh start."""
     if not (out / SETTINGS_FILE).exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(entry.name != FOLDS_FOLDER for entry in out.iterdir()):
             raise TrainingError(f"{out} is not empty, and it is not a run folder.")
         return None
     if not resume:
@@ -594,6 +698,7 @@ def _trainer(
         logger=loggers,
         log_every_n_steps=min(10, settings.steps_per_epoch),
         num_sanity_val_steps=0,
+        limit_val_batches=0 if settings.is_cross_validated else None,
         enable_model_summary=False,
         callbacks=[
             EMAWeightAveraging(decay=1 - 1 / averaged_steps),

@@ -5,12 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from maskserve.core.categories import Categories
 from maskserve.core.errors import DatasetError, ParameterError
-from maskserve.datasets import Annotation, Dataset, Sample, divide_dataset, split_dataset
+from maskserve.datasets import (
+    Annotation,
+    Dataset,
+    Sample,
+    divide_dataset,
+    fold_dataset,
+    split_dataset,
+)
 
 
 def make_dataset(counts: list[int]) -> Dataset:
@@ -117,3 +124,29 @@ def test_drawn_photos_stay_the_same() -> None:
 def test_shares_must_leave_something_on_all_sides(wrong: dict[str, float]) -> None:
     with pytest.raises(ParameterError, match="leave no photo on one side"):
         divide_dataset(make_dataset([1] * 9), shares=wrong, seed=0)
+
+
+@given(photos=st.integers(2, 40), folds=st.integers(2, 6), seed=st.integers(0, 99))
+def test_folds_share_all_photos_out(photos: int, folds: int, seed: int) -> None:
+    assume(photos >= folds)
+    dataset = make_dataset([n % 7 for n in range(photos)])
+    parts = [
+        fold_dataset(dataset, folds=folds, fold=fold, seed=seed) for fold in range(1, folds + 1)
+    ]
+    held_out = [sample.image_id for _, part in parts for sample in part.samples]
+    assert sorted(held_out) == sorted(sample.image_id for sample in dataset.samples)
+    for rest, part in parts:
+        assert photos // folds <= len(part) <= photos // folds + 1
+        assert len(rest) + len(part) == photos
+
+
+def test_crowded_photos_are_in_every_fold() -> None:
+    dataset = make_dataset([0] * 6 + [50] * 3)
+    for fold in (1, 2, 3):
+        _, part = fold_dataset(dataset, folds=3, fold=fold, seed=4)
+        assert sorted(len(sample.annotations) for sample in part.samples) == [0, 0, 50]
+
+
+def test_too_few_photos_for_the_folds() -> None:
+    with pytest.raises(DatasetError, match="2 photos, too few for 3 folds"):
+        fold_dataset(make_dataset([1, 1]), folds=3, fold=1, seed=0)
