@@ -22,9 +22,9 @@ class Tolerance:
         box_px: Corner coordinates, pixels of the resized photo.
         score: Scores.
         mask: Mean over a grid's cells of the probability's difference.
-        share: Of a photo's instances that may differ by more. Where two boxes around one thing
-            score almost alike, rounding decides which of them is kept; among hundreds of
-            instances that happens. With fewer than 20, none may differ.
+        share: Of all instances on the probes, those that may differ by more. Where two boxes
+            around one thing score almost alike, rounding decides which of them is kept; among
+            dozens of instances that happens. With fewer than 20, none may differ.
     """
 
     box_px: float = 0.5
@@ -71,7 +71,8 @@ def check_parity(
         ParityError: Says on which probe what differs by how much.
     """
     names = ("photo", "empty photo", "wide photo", "photo again")
-    compared = 0
+    compared = expected_count = 0
+    differences: list[str] = []
     for index, photo in enumerate(photos):
         for name, probe in zip(names, probe_images(photo), strict=True):
             expected = reference.infer(probe, min_score=min_score)
@@ -80,7 +81,16 @@ def check_parity(
             if probe.min() == probe.max():
                 _compare_best(expected, found, min_score, tolerance, where)
             else:
-                compared += _compare(expected, found, min_score, tolerance, where)
+                matched, different = _compare(expected, found, min_score, tolerance)
+                compared += matched
+                expected_count += len(expected.scores)
+                differences += [f"{where}: {difference}." for difference in different]
+    if len(differences) > int(tolerance.share * expected_count):
+        raise ParityError(
+            differences[0],
+            hint="A model that was hardly trained scores everything alike, so that rounding "
+            "decides what is found: train it longer, or export with --precision f32.",
+        )
     return compared
 
 
@@ -101,8 +111,8 @@ def _compare(
     found: RawDetections,
     min_score: float,
     tolerance: Tolerance,
-    where: str,
-) -> int:
+) -> tuple[int, list[str]]:
+    """How many instances are found again, and what differs, in words."""
     unmatched = set(range(len(found.scores)))
     certain = min_score + tolerance.score
     differences = []
@@ -127,13 +137,7 @@ def _compare(
     differences += [
         f"an instance of score {found.scores[j]:.3f} was added" for j in added[len(differences) :]
     ]
-    if len(differences) > int(tolerance.share * len(expected.scores)):
-        raise ParityError(
-            f"{where}: {differences[0]}.",
-            hint="A model that was hardly trained scores everything alike, so that rounding "
-            "decides what is found: train it longer, or export with --precision f32.",
-        )
-    return matched
+    return matched, differences
 
 
 def _closest(

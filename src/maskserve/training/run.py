@@ -14,8 +14,8 @@ RUN/probe.jpg              the validation photo that export compares by
 RUN/last.ckpt              everything that --resume needs
 RUN/logs/                  Lightning's own log of each start; others beside it, if asked for
 
-After a cross-validation there are RUN/folds/1, RUN/folds/2 and so on as well: the run folders of the
-models that were measured.
+After a cross-validation there are RUN/folds/1, RUN/folds/2 and so on as well: the run folders of
+the models that were measured.
 """
 
 from __future__ import annotations

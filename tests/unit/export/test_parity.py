@@ -63,6 +63,8 @@ def _drop(raw: RawDetections) -> RawDetections:
 
 
 def _add(raw: RawDetections) -> RawDetections:
+    if not len(raw.scores):
+        return raw
     return RawDetections(
         np.concatenate([raw.boxes_xyxy, [[50, 50, 55, 55]]]).astype(np.float32),
         np.append(raw.scores, np.float32(0.5)),
