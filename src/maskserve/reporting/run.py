@@ -259,6 +259,7 @@ def _training(run: Path, summary: RunSummary) -> Markup:
             (draw_loss_parts, "Parts of the training loss against steps"),
             (draw_learning_rate, "Learning rate against steps"),
         )
+        if draw is not draw_quality or not summary.fold_mask_ap
     ]
     body = Markup(
         "<p>The <em>loss</em> is what training makes small: how wrong the network is, in numbers "
@@ -267,6 +268,11 @@ def _training(run: Path, summary: RunSummary) -> Markup:
         "falling, the network learns the photos by heart: it needs more photos, or fewer "
         "steps.</p>\n{}"
     ).format(side_by_side(*charts))
+    if summary.fold_mask_ap:
+        body += Markup(
+            "<p>AP against steps is in the reports of the folds, "
+            "<code>folds/1/report.html</code> and so on.</p>\n"
+        )
     if (run / EXAMPLES_FILE).exists():
         body += Markup(
             "<h3>What the network sees</h3>\n<p>The first training examples: photos are cropped, "
