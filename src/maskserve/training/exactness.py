@@ -25,9 +25,13 @@ def propose_in_float32(model: MaskRCNN) -> None:
 
 
 def _to_float32(head: nn.Module, inputs: object, output: _RpnOutput) -> _RpnOutput:  # noqa: ARG001
-    """Objectness and box deltas, each by level."""
-    logits, deltas = output
-    return [level.float() for level in logits], [level.float() for level in deltas]
+    """Objectness and box deltas, each by level; float64 stays."""
+    logits, deltas = ([_at_least_float32(level) for level in levels] for levels in output)
+    return logits, deltas
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def masks_at_corners(masks: Tensor) -> Tensor:
