@@ -192,16 +192,18 @@ def describe_limits(summary: RunSummary) -> list[str]:
     """What the numbers of a run do not show, as far as it can be read from the run itself."""
     train, val = summary.train, summary.val
     metrics = next(iter(summary.manifest.metrics.values()), {}).get("segm", {})
-    limits = [
-        "The validation photos chose the threshold and were looked at during training, so the "
-        "numbers are a little too good. Measure on photos that nothing was chosen by."
-    ]
     if summary.fold_mask_ap:
-        limits = [
+        measured = (
             f"The numbers are those of {len(summary.fold_mask_ap)} models, each on the photos that "
             f"it did not learn from; mask AP by fold: {_by_fold(summary)}. The model itself "
             "learned from all photos, so it may be a little better. The photos chose the threshold."
-        ]
+        )
+    else:
+        measured = (
+            "The validation photos chose the threshold and were looked at during training, so the "
+            "numbers are a little too good. Measure on photos that nothing was chosen by."
+        )
+    limits = [measured]
     if val.photos < _FEW_MEASURED:
         limits.append(
             f"It is measured on {quantity(val.photos, 'photo')} only. Other photos give other "
