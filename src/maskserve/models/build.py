@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torchvision.models import (
     MobileNet_V2_Weights,
     ResNet50_Weights,
@@ -35,6 +37,10 @@ _IMAGENET: dict[str, WeightsEnum] = {
     "resnet101": ResNet101_Weights.IMAGENET1K_V2,
 }
 _COCO: dict[str, WeightsEnum] = {"resnet50": MaskRCNN_ResNet50_FPN_Weights.COCO_V1}
+
+
+_BODY = "backbone.body."
+_PYRAMID = "backbone.fpn."
 
 
 def build_model(
@@ -84,7 +90,8 @@ def initialise(model: MaskRCNN, name: str, start: str | Start) -> str:
             ``imagenet``: the backbone from torchvision's ImageNet checkpoint;
             ``coco``: the whole model from torchvision's COCO Mask R-CNN (resnet50 only);
             or what :func:`maskserve.models.start.read_start` reads or has read, of a whole model
-            or of a backbone. Heads of another number of classes are left as they are.
+            or of a backbone. Heads of another number of classes are left as they are; of a model
+            with another pyramid, only the backbone is taken.
 
     Returns:
         What was loaded, in words, for the log and the model card.
@@ -112,15 +119,27 @@ def initialise(model: MaskRCNN, name: str, start: str | Start) -> str:
         remade = load_matching(model, state, where=str(weights))
         return f"torchvision {weights}" + _remade(remade)
     found = start if isinstance(start, Start) else read_start(start)
-    whole = any(key.startswith(("roi_heads.", "backbone.fpn.")) for key in found.state)
-    target = model if whole else _backbone_body(model)
-    remade = load_matching(target, found.state, where=found.source)
-    return f"{'model' if whole else 'backbone'} from {found.words}" + _remade(remade)
+    if not any(key.startswith(("roi_heads.", _PYRAMID)) for key in found.state):
+        remade = load_matching(_backbone_body(model), found.state, where=found.source)
+        return f"backbone from {found.words}" + _remade(remade)
+    if not _has_same_pyramid(model, found.state):
+        body = {k.removeprefix(_BODY): v for k, v in found.state.items() if k.startswith(_BODY)}
+        remade = load_matching(model.backbone.body, body, where=found.source)
+        return f"backbone from {found.words}" + _remade(remade)
+    remade = load_matching(model, found.state, where=found.source)
+    return f"model from {found.words}" + _remade(remade)
+
+
+def _has_same_pyramid(model: MaskRCNN, state: Mapping[str, Tensor]) -> bool:
+    """Whether heads of these weights would find what they know; else only the backbone fits."""
+    own = {name: t.shape for name, t in model.state_dict().items() if name.startswith(_PYRAMID)}
+    found = {name: tensor.shape for name, tensor in state.items() if name.startswith(_PYRAMID)}
+    return own == found
 
 
 def _remade(names: list[str]) -> str:
     """In words; of a backbone only how many, since a deeper one adds hundreds."""
-    words = [name for name in names if "backbone.body." not in name]
+    words = [name for name in names if _BODY not in name]
     if len(words) < len(names):
         words.append(f"{len(names) - len(words)} tensors of the backbone")
     return f"; made anew: {', '.join(words)}" if words else ""

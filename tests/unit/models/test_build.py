@@ -167,6 +167,23 @@ def test_backbone_from_a_file(tmp_path: Path) -> None:
     )
 
 
+def test_only_the_backbone_starts_from_a_model_with_another_pyramid(tmp_path: Path) -> None:
+    donor = build_model("mobilenet_v2", classes=1, preprocess=Preprocess())
+    donor.rpn.head.cls_logits.bias.data.fill_(3)  # a tensor of the same shape in both
+    write_weights(tmp_path / "fine.safetensors", donor.state_dict())
+    design = LightDesign(first_stride=8, channels=96, anchor_sizes_px=(32, 64, 128, 256))
+    model = build_model("mobilenet_v2", classes=1, preprocess=Preprocess(), design=design)
+    head = {name: tensor.clone() for name, tensor in model.rpn.head.state_dict().items()}
+
+    told = initialise(model, "mobilenet_v2", str(tmp_path / "fine.safetensors"))
+
+    assert told == "backbone from fine.safetensors"
+    assert torch.equal(
+        model.backbone.body[17].conv[2].weight, donor.backbone.body[17].conv[2].weight
+    )
+    assert all(torch.equal(model.rpn.head.state_dict()[name], head[name]) for name in head)
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     write_weights(tmp_path / "other.safetensors", {"stem.weight": torch.zeros(3)})
     model = build_model("mobilenet_v2", classes=1, preprocess=Preprocess())
