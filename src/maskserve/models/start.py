@@ -29,6 +29,7 @@ from maskserve.models.detectron2_zoo import (
     fetch_zoo_model,
     find_zoo_model,
 )
+from maskserve.models.mask_rcnn import LightDesign
 from maskserve.models.resnet import ResNetDesign
 from maskserve.runtime.bundle import shipped_bundles
 
@@ -45,13 +46,13 @@ class Demands:
 
     Attributes:
         model: Its name.
-        design: Its sizes.
+        design: Its sizes; None for the model's defaults.
         preprocess: Of which order of channels, mean and std count.
         known_from: Where this is known from, in words.
     """
 
     model: str
-    design: ResNetDesign
+    design: LightDesign | ResNetDesign | None
     preprocess: Preprocess
     known_from: str
 

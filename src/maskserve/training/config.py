@@ -34,6 +34,7 @@ __all__ = [
     "ExtraSettings",
     "TrainSettings",
     "adopt_start",
+    "adopt_unset",
     "read_settings",
     "settings_sha256",
 ]
@@ -234,6 +235,18 @@ def adopt_start(settings: TrainSettings, demands: Demands) -> TrainSettings:
                 )
     preprocess = settings.preprocess.model_copy(update=pixels)
     return settings.model_copy(update=wanted | {"preprocess": preprocess})
+
+
+def adopt_unset(settings: TrainSettings, earlier: TrainSettings) -> TrainSettings:
+    """Settings with the model, design and preprocessing of an earlier run where none are set."""
+    model = {"model", "design"} - settings.model_fields_set
+    pixels = Preprocess.model_fields.keys() - settings.preprocess.model_fields_set
+    preprocess = settings.preprocess.model_copy(
+        update={key: getattr(earlier.preprocess, key) for key in pixels}
+    )
+    return settings.model_copy(
+        update={key: getattr(earlier, key) for key in model} | {"preprocess": preprocess}
+    )
 
 
 def _short(value: object) -> str:

@@ -75,7 +75,6 @@ from maskserve.models import InferenceNetwork, TorchEngine, build_model, initial
 from maskserve.models.backbones import learn_statistics
 from maskserve.models.build import NAMED_STARTS
 from maskserve.models.checkpoint import read_weights, write_weights
-from maskserve.models.resnet import ResNetDesign
 from maskserve.models.start import Demands, Start, read_start
 from maskserve.reporting.history import merge_logs, write_curves
 from maskserve.reporting.run import EXAMPLES_FILE, REPORT_FILE, count_photos
@@ -83,7 +82,12 @@ from maskserve.reporting.wording import quantity
 from maskserve.runtime.files import write_file
 from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.predictor import EnginePredictor
-from maskserve.training.config import TrainSettings, adopt_start, settings_sha256
+from maskserve.training.config import (
+    TrainSettings,
+    adopt_start,
+    adopt_unset,
+    settings_sha256,
+)
 from maskserve.training.data import (
     Backgrounds,
     StepSampler,
@@ -319,29 +323,32 @@ def _find_start(
     if settings.init in NAMED_STARTS:
         return settings, settings.init
     if resume and (out / CHECKPOINT_FILE).exists():  # it has its weights, wherever they came from
-        return _adopt_record(settings, out), settings.init
+        return adopt_unset(settings, read_record(out).settings), settings.init
     with _download_progress(console) as tell:
         start = read_start(settings.init, on_progress=tell)
-    if start.demands is None:
+    settings, demands = _find_demands(settings, start)
+    if demands is None:
         return settings, start
-    adopted = adopt_start(settings, start.demands)
+    adopted = adopt_start(settings, demands)
     pixels = adopted.preprocess
     console.print(
         f"{settings.init} asks for {adopted.model}, photos in {pixels.channel_order.upper()}, mean "
-        f"{_numbers(pixels.mean)}, std {_numbers(pixels.std)} (from {start.demands.known_from})."
+        f"{_numbers(pixels.mean)}, std {_numbers(pixels.std)} (from {demands.known_from})."
     )
     return adopted, start
 
 
-def _adopt_record(settings: TrainSettings, out: Path) -> TrainSettings:
-    """Settings with what the initial weights of a run had asked for."""
-    recorded = read_record(out).settings
-    if recorded.init != settings.init or not isinstance(recorded.design, ResNetDesign):
-        return settings
-    place = str(out / SETTINGS_FILE)
-    return adopt_start(
-        settings, Demands(recorded.model, recorded.design, recorded.preprocess, place)
-    )
+def _find_demands(settings: TrainSettings, start: Start) -> tuple[TrainSettings, Demands | None]:
+    """What initial weights ask for; those of a run also give what is not set."""
+    folder = Path(settings.init).parent
+    if start.demands is not None or Path(settings.init).name != WEIGHTS_FILE:
+        return settings, start.demands
+    if not (folder / SETTINGS_FILE).exists():
+        return settings, None
+    earlier = read_record(folder).settings
+    settings = adopt_unset(settings, earlier)
+    place = str(folder / SETTINGS_FILE)
+    return settings, Demands(earlier.model, settings.design, earlier.preprocess, place)
 
 
 @contextmanager
@@ -617,7 +624,8 @@ def _find_checkpoint(out: Path, settings: TrainSettings, *, resume: bool) -> Pat
         raise TrainingError(
             f"{out} already holds a run.", hint="Name another folder, or add --resume to go on."
         )
-    if read_record(out).settings_sha256 != settings_sha256(settings):
+    record = read_record(out)
+    if record.settings_sha256 != settings_sha256(adopt_unset(settings, record.settings)):
         raise TrainingError(
             f"The settings differ from those of the run in {out}.",
             hint=f"Go on with the same settings ({out / SETTINGS_FILE}), or name another folder.",

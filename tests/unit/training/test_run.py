@@ -13,7 +13,7 @@ import lightning
 import pytest
 import torch
 
-from maskserve.core.errors import DatasetError, TrainingError
+from maskserve.core.errors import DatasetError, SettingsError, TrainingError
 from maskserve.core.manifest import Postprocess, Preprocess
 from maskserve.datasets.synthetic import write_via_dataset
 from maskserve.models import ResNetDesign, ResNetMaskRcnn, to_detectron2
@@ -178,3 +178,32 @@ def test_a_run_resumes_without_its_initial_weights(
     (tmp_path / "run" / "last.ckpt").touch()
     with pytest.raises(_StartedError):
         train(settings, data=toys, out=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_starts_from_another_takes_over_what_is_not_set(
+    quick: TrainSettings, quick_run: Path, start: Start, toys: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "earlier" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes((quick_run / weights.name).read_bytes())
+    earlier = json.loads((quick_run / "settings.json").read_text())
+    earlier["settings"]["preprocess"]["mean"] = [1.0, 2.0, 3.0]
+    weights.with_name("settings.json").write_text(json.dumps(earlier))
+    settings = TrainSettings(init=str(weights))
+
+    record = start(settings)
+
+    assert record.settings.design == quick.design
+    assert record.settings.preprocess == quick.preprocess.model_copy(
+        update={"mean": (1.0, 2.0, 3.0)}
+    )
+    assert record.initial_weights == "model from weights.safetensors"
+    (tmp_path / "run" / "last.ckpt").touch()
+    with pytest.raises(_StartedError):
+        train(settings, data=toys, out=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_starts_from_another_needs_its_pixels(quick_run: Path, start: Start) -> None:
+    other = Preprocess(mean=(1.0, 2.0, 3.0))
+    with pytest.raises(SettingsError, match=r"preprocess.mean is set to \(1.0, .*settings.json"):
+        start(TrainSettings(init=str(quick_run / "weights.safetensors"), preprocess=other))
