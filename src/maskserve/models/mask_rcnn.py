@@ -38,7 +38,9 @@ class LightDesign:
         channels: Width of every pyramid level.
         anchor_sizes_px: One a pyramid level, strides ``first_stride`` to 64. Smaller than the
             standard ones: photos are served at lower resolution, so objects are smaller.
-        proposals: Boxes that reach the box head at test time.
+        proposals: Boxes that reach the box head at test time. More of them find more in crowds.
+        train_proposals: Boxes of a photo that those to learn from are drawn from; None for four
+            times ``proposals``.
         sampled_boxes: Proposals of a photo that the box head learns from in a step.
         box_channels: The 7x7 features of a box are reduced to these before they are flattened.
         box_features: Width of the two fully connected layers.
@@ -49,6 +51,7 @@ class LightDesign:
     channels: int = 128
     anchor_sizes_px: tuple[int, ...] = (24, 48, 96, 192, 384)
     proposals: int = 150
+    train_proposals: int | None = None
     sampled_boxes: int = 128
     box_channels: int = 64
     box_features: int = 512
@@ -132,7 +135,7 @@ def build_light(
         rpn_anchor_generator=anchors,
         rpn_head=SeparableRpnHead(channels, len(ratios)),
         rpn_pre_nms_top_n_train=1000,
-        rpn_post_nms_top_n_train=4 * design.proposals,
+        rpn_post_nms_top_n_train=design.train_proposals or 4 * design.proposals,
         rpn_pre_nms_top_n_test=2 * design.proposals,
         rpn_post_nms_top_n_test=design.proposals,
         box_head=LightBoxHead(channels, reduced=design.box_channels, features=design.box_features),
