@@ -38,7 +38,6 @@ _IMAGENET: dict[str, WeightsEnum] = {
 }
 _COCO: dict[str, WeightsEnum] = {"resnet50": MaskRCNN_ResNet50_FPN_Weights.COCO_V1}
 
-
 _BODY = "backbone.body."
 _PYRAMID = "backbone.fpn."
 
@@ -119,15 +118,21 @@ def initialise(model: MaskRCNN, name: str, start: str | Start) -> str:
         remade = load_matching(model, state, where=str(weights))
         return f"torchvision {weights}" + _remade(remade)
     found = start if isinstance(start, Start) else read_start(start)
-    if not any(key.startswith(("roi_heads.", _PYRAMID)) for key in found.state):
-        remade = load_matching(_backbone_body(model), found.state, where=found.source)
-        return f"backbone from {found.words}" + _remade(remade)
-    if not _has_same_pyramid(model, found.state):
-        body = {k.removeprefix(_BODY): v for k, v in found.state.items() if k.startswith(_BODY)}
-        remade = load_matching(model.backbone.body, body, where=found.source)
-        return f"backbone from {found.words}" + _remade(remade)
-    remade = load_matching(model, found.state, where=found.source)
-    return f"model from {found.words}" + _remade(remade)
+    target, state = _find_place(model, found.state)
+    remade = load_matching(target, state, where=found.source)
+    return f"{'model' if target is model else 'backbone'} from {found.words}" + _remade(remade)
+
+
+def _find_place(
+    model: MaskRCNN, state: Mapping[str, Tensor]
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The part of the model that weights are for, and them under its names."""
+    if not any(name.startswith(("roi_heads.", _PYRAMID)) for name in state):
+        return _backbone_body(model), dict(state)
+    if _has_same_pyramid(model, state):
+        return model, dict(state)
+    body = {k.removeprefix(_BODY): v for k, v in state.items() if k.startswith(_BODY)}
+    return model.backbone.body, body
 
 
 def _has_same_pyramid(model: MaskRCNN, state: Mapping[str, Tensor]) -> bool:

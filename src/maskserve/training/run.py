@@ -320,10 +320,10 @@ def _find_start(
     settings: TrainSettings, out: Path, console: Console, *, resume: bool
 ) -> tuple[TrainSettings, str | Start]:
     """Settings that suit the initial weights, and these; a line says what they ask for."""
-    if settings.init in NAMED_STARTS:
-        return settings, settings.init
     if resume and (out / CHECKPOINT_FILE).exists():  # it has its weights, wherever they came from
         return adopt_unset(settings, read_record(out).settings), settings.init
+    if settings.init in NAMED_STARTS:
+        return settings, settings.init
     with _download_progress(console) as tell:
         start = read_start(settings.init, on_progress=tell)
     settings, demands = _find_demands(settings, start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,15 @@ def test_a_run_resumes_without_its_initial_weights(
     (tmp_path / "run" / "last.ckpt").touch()
     with pytest.raises(_StartedError):
         train(settings, data=toys, out=tmp_path / "run", resume=True)
+
+
+def test_a_run_resumes_with_the_network_that_it_has(
+    quick: TrainSettings, quick_run: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(quick_run, tmp_path / "run")
+    unset = TrainSettings.model_validate(quick.model_dump(exclude={"design", "preprocess"}))
+    train(unset, data=shapes_folder, out=tmp_path / "run", resume=True)
+    assert _losses(tmp_path / "run") == _losses(quick_run)
 
 
 def test_a_run_that_starts_from_another_takes_over_what_is_not_set(
