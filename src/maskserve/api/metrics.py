@@ -82,7 +82,7 @@ class Metrics:
         else:
             _keep_values_in(folder)
             self._told = CollectorRegistry()
-            MultiProcessCollector(self._told, path=str(folder))  # type: ignore[no-untyped-call]
+            self._told.register(_Counts(folder))
             self._told.register(_Workers(folder))
         self._told.register(_Info(models))
         if jobs:
@@ -176,6 +176,26 @@ def _keep_values_in(folder: Path) -> None:
     # anybody knew of the folder.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
+
+
+class _Counts(Collector):
+    """What the workers of a server have counted, those that ended included."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        # A worker makes its files empty and then gives them their size, at the first request that
+        # it answers; prometheus_client fails on a file that is read in between.
+        files = [str(file) for file in self._folder.glob("*.db") if _has_content(file)]
+        return MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _has_content(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # the gauges of a worker that has just ended
+        return False
 
 
 class _Info(Collector):
