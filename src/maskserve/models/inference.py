@@ -4,7 +4,8 @@ torchvision's own inference pastes every mask to full size inside the model, loo
 in Python, and runs the mask head on everything above one fixed threshold. This module holds the
 same trained layers and computes the same detections with tensor operations only, so that it
 traces into one graph for photos of any size; masks stay small grids, and instances below
-``min_score`` never reach the mask head.
+``min_score`` never reach the mask head. Detections of a light model are refined as its design has
+it: boxes by voting, scores by masks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign, nms
 
 from maskserve.core.predictor import Image
+from maskserve.models.mask_rcnn import LightMaskRcnn
 from maskserve.models.pyramid import STRIDES, ExactAnchors, pool_pyramid
 from maskserve.runtime.engine import RawDetections
 
@@ -28,6 +30,8 @@ _PAD_PX = 32
 _LAST_STRIDE = 64
 _MAX_LOG_RATIO = math.log(1000.0 / 16)
 _MIN_BOX_PX = 1e-2  # torchvision's
+_INSIDE = 0.5
+"""Pixels of a mask are those with a greater probability."""
 _NEVER = -1e4
 """Logit of a proposal that must come after all others."""
 
@@ -51,6 +55,9 @@ class InferenceNetwork(nn.Module):
             # Multiplied before they are rounded to float32, so that no digit is lost.
             values = [255 * value for value in getattr(model.transform, f"image_{name}")]
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
+        is_light = isinstance(model, LightMaskRcnn)
+        self._voting_iou = model.voting_iou if is_light else 1.0
+        self._mask_scores = is_light and model.mask_scores
         self._has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in model.modules())
 
     def forward(self, image: Tensor, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,7 +69,13 @@ class InferenceNetwork(nn.Module):
         features = list(self.model.backbone(_pad(pixels)).values())
         proposals = self._propose(features, size)
         boxes, scores, classes = self._detect(features, proposals, size, min_score)
-        return boxes, scores, classes, self._segment(features, boxes, classes)
+        masks = self._segment(features, boxes, classes)
+        if not self._mask_scores:
+            return boxes, scores, classes, masks
+        scores = scores * _sureness(masks)
+        order = scores.argsort(descending=True)
+        order = order[scores[order] > min_score]
+        return boxes[order], scores[order], classes[order], masks[order]
 
     def _propose(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Region proposals, best first: (P, 4)."""
@@ -103,12 +116,16 @@ class InferenceNetwork(nn.Module):
         deltas = deltas.reshape(-1, classes + 1, 4)[:, 1:]
         boxes = _decode(proposals[:, None], deltas, heads.box_coder.weights)
         boxes = _clip(boxes.reshape(-1, 4), size)
+        voters, votes = boxes.reshape(-1, classes, 4), scores
         scores = scores.reshape(-1)
         labels = torch.arange(classes, device=scores.device).repeat(proposals.shape[0])
         index = ((scores > min_score) & _has_area(boxes, _MIN_BOX_PX)).nonzero()[:, 0]
         boxes, scores, labels = boxes[index], scores[index], labels[index]
         kept = nms(_apart(boxes, labels, size), scores, heads.nms_thresh)[: self.max_instances]
-        return boxes[kept], scores[kept], labels[kept]
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        if self._voting_iou < 1:
+            boxes = _vote(boxes, voters[:, labels], votes[:, labels], least_iou=self._voting_iou)
+        return boxes, scores, labels
 
     def _segment(self, features: list[Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
         """Mask probabilities of each box's own class: (N, 28, 28)."""
@@ -117,6 +134,38 @@ class InferenceNetwork(nn.Module):
         own = (classes + 1).view(-1, 1, 1, 1).expand(-1, 1, grids.shape[2], grids.shape[3])
         chosen: Tensor = grids.gather(1, own)
         return chosen[:, 0].sigmoid()
+
+
+def _vote(boxes: Tensor, voters: Tensor, votes: Tensor, *, least_iou: float) -> Tensor:
+    """Means of the voters that overlap each box enough; the box is one of them.
+
+    Only sums and products of single elements: engines compute in bfloat16 what goes into a matrix
+    product, which would round coordinates to some pixels.
+
+    Args:
+        boxes: (N, 4).
+        voters: (P, N, 4): other boxes, for each of ``boxes``.
+        votes: (P, N): their weights.
+        least_iou: With which a voter counts.
+    """
+    sides = torch.minimum(boxes[:, 2:], voters[..., 2:]) - torch.maximum(
+        boxes[:, :2], voters[..., :2]
+    )
+    common = sides.clamp(min=0)[..., 0] * sides.clamp(min=0)[..., 1]
+    iou = common / (_area(boxes) + _area(voters) - common)
+    weights = torch.where(iou >= least_iou, votes, 0.0)
+    moves = (weights[..., None] * (voters - boxes)).sum(dim=0)
+    return boxes + moves / weights.sum(dim=0)[:, None]
+
+
+def _area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def _sureness(masks: Tensor) -> Tensor:
+    """Mean probability of the pixels that belong to each mask, 0 where none does: (N,)."""
+    inside = torch.where(masks > _INSIDE, masks, 0.0)
+    return inside.sum(dim=(1, 2)) / (masks > _INSIDE).sum(dim=(1, 2)).clamp(min=1)
 
 
 def _first_stride(features: list[Tensor]) -> int:

@@ -21,7 +21,14 @@ from torchvision.ops import Conv2dNormActivation
 from maskserve.core.manifest import Preprocess
 from maskserve.models.backbones import MobileNetFpn
 
-__all__ = ["LightBoxHead", "LightDesign", "SeparableRpnHead", "build_light", "transform_options"]
+__all__ = [
+    "LightBoxHead",
+    "LightDesign",
+    "LightMaskRcnn",
+    "SeparableRpnHead",
+    "build_light",
+    "transform_options",
+]
 
 # torchvision can resize inside the model; here photos arrive resized, by the preprocessing that
 # serving uses too.
@@ -45,6 +52,12 @@ class LightDesign:
         box_channels: The 7x7 features of a box are reduced to these before they are flattened.
         box_features: Width of the two fully connected layers.
         mask_channels: Width of each 3x3 convolution of the mask head.
+        voting_iou: A box that is found becomes the mean of all boxes of its class with this IoU
+            or more, weighted by their scores, before its mask is made. 1 leaves boxes alone.
+            Source: Gidaris and Komodakis, https://arxiv.org/abs/1505.01749.
+        mask_scores: Whether scores are multiplied by the mean probability of the mask's pixels,
+            so that well masked instances come first.
+            Source: "maskness" of Wang et al., SOLO, https://arxiv.org/abs/2106.15947.
     """
 
     first_stride: Literal[4, 8] = 4
@@ -56,8 +69,12 @@ class LightDesign:
     box_channels: int = 64
     box_features: int = 512
     mask_channels: tuple[int, ...] = (96, 96, 96, 96)
+    voting_iou: float = 0.8
+    mask_scores: bool = True
 
     def __post_init__(self) -> None:
+        if not 0 < self.voting_iou <= 1:
+            raise ValueError(f"voting_iou lies above 0 and up to 1, not at {self.voting_iou}")
         levels = 5 if self.first_stride == 4 else 4
         if len(self.anchor_sizes_px) != levels:
             raise ValueError(
@@ -110,6 +127,20 @@ class LightBoxHead(nn.Sequential):
         )
 
 
+class LightMaskRcnn(MaskRCNN):  # type: ignore[misc]
+    """torchvision's, which also knows how its detections are refined at test time.
+
+    Attributes:
+        voting_iou, mask_scores: See :class:`LightDesign`. Heeded by
+            :class:`maskserve.models.InferenceNetwork`; torchvision's own ``forward`` does neither.
+    """
+
+    def __init__(self, backbone: nn.Module, *, design: LightDesign, **parts: Any) -> None:
+        super().__init__(backbone, **parts)
+        self.voting_iou = design.voting_iou
+        self.mask_scores = design.mask_scores
+
+
 def transform_options(preprocess: Preprocess) -> dict[str, Any]:
     """Arguments of torchvision's detection models for photos that arrive resized."""
     return {
@@ -122,7 +153,7 @@ def transform_options(preprocess: Preprocess) -> dict[str, Any]:
 
 def build_light(
     backbone: MobileNetFpn, classes: int, preprocess: Preprocess, design: LightDesign
-) -> MaskRCNN:
+) -> LightMaskRcnn:
     """Mask R-CNN designed for CPUs as a whole: every part after the backbone is light too."""
     channels = backbone.out_channels
     ratios = (0.5, 1.0, 2.0)
@@ -130,8 +161,9 @@ def build_light(
         tuple((size,) for size in design.anchor_sizes_px), (ratios,) * len(design.anchor_sizes_px)
     )
     mask_width = design.mask_channels[-1]
-    model = MaskRCNN(
+    model = LightMaskRcnn(
         backbone,
+        design=design,
         rpn_anchor_generator=anchors,
         rpn_head=SeparableRpnHead(channels, len(ratios)),
         rpn_pre_nms_top_n_train=1000,

@@ -130,6 +130,8 @@ def test_design_sets_the_sizes() -> None:
 def test_designs_that_contradict_themselves_are_refused() -> None:
     with pytest.raises(ValueError, match="strides 8 to 64 are 4 levels, which take as many"):
         LightDesign(first_stride=8)
+    with pytest.raises(ValueError, match="voting_iou lies above 0 and up to 1, not at 2"):
+        LightDesign(voting_iou=2)
     with pytest.raises(ParameterError, match="a light design does not apply"):
         build_model("resnet50", classes=1, preprocess=Preprocess(), design=LightDesign())
 

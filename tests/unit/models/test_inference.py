@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import MaskRCNN
+from torchvision.ops import box_iou
 
 from maskserve.core import Preprocess
 from maskserve.models import InferenceNetwork, ResNetDesign, TorchEngine, build_model
+from maskserve.models.inference import _vote
 from maskserve.models.mask_rcnn import LightDesign
 
 SIZES = {"photo": (96, 160), "odd": (75, 101), "very wide": (58, 400), "small": (50, 60)}
@@ -44,7 +48,8 @@ class _NoisePyramid(nn.Module):
 
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
 COARSE_STRIDES = {"0": 8, "1": 16, "2": 32, "pool": 64}
-COARSE = LightDesign(first_stride=8, anchor_sizes_px=(32, 64, 128, 256), channels=64)
+PLAIN = LightDesign(voting_iou=1.0, mask_scores=False)
+COARSE = replace(PLAIN, first_stride=8, anchor_sizes_px=(32, 64, 128, 256), channels=64)
 DETECTRON2 = ResNetDesign(
     anchor_sizes_px=((20, 30), (40, 60), (80, 120), (160, 240), (320, 480)),
     anchor_offset=0.5,
@@ -77,7 +82,7 @@ def _photo(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "design"),
     [
-        ("mobilenet_v2", None),
+        ("mobilenet_v2", PLAIN),
         ("mobilenet_v2", COARSE),
         ("resnet50", None),
         ("resnet50", DETECTRON2),
@@ -136,3 +141,58 @@ def test_detections_are_limited_best_first() -> None:
     found = engine.infer(_photo(SIZES["photo"]), min_score=0.0)
     assert len(found.scores) == 5
     assert (np.diff(found.scores) <= 0).all()
+
+
+def test_boxes_become_the_mean_of_those_that_overlap_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = 40 * torch.rand(60, 2, generator=generator)
+    voters = torch.cat([corners, corners + 20 + 20 * torch.rand(60, 2, generator=generator)], dim=1)
+    votes = torch.rand(60, generator=generator)
+    boxes = voters[:10]
+    iou = box_iou(boxes, voters)
+    assert ((iou >= 0.6).sum(dim=1) > 1).sum() > 5
+
+    found = _vote(
+        boxes,
+        voters[:, None].expand(-1, 10, -1),
+        votes[:, None].expand(-1, 10),
+        least_iou=0.6,
+    )
+
+    for box, overlaps in zip(found, iou >= 0.6, strict=True):
+        weights = votes[overlaps] / votes[overlaps].sum()
+        torch.testing.assert_close(box, weights @ voters[overlaps])
+
+
+def test_voting_moves_boxes_and_nothing_else() -> None:
+    photo = _photo(SIZES["photo"])
+    plain, voted = (
+        TorchEngine(InferenceNetwork(_lively("mobilenet_v2", design))).infer(photo, min_score=0.3)
+        for design in (PLAIN, replace(PLAIN, voting_iou=0.3))
+    )
+    np.testing.assert_array_equal(voted.scores, plain.scores)
+    np.testing.assert_array_equal(voted.class_indices, plain.class_indices)
+    overlap = box_iou(torch.tensor(plain.boxes_xyxy), torch.tensor(voted.boxes_xyxy)).diagonal()
+    assert 0.3 < overlap.min() < 0.9
+
+
+def test_scores_are_those_of_the_boxes_times_those_of_the_masks() -> None:
+    photo, everything = _photo(SIZES["photo"]), 0.01
+    plain, rated = (
+        TorchEngine(InferenceNetwork(_lively("mobilenet_v2", design))).infer(
+            photo, min_score=min_score
+        )
+        for design, min_score in ((PLAIN, everything), (replace(PLAIN, mask_scores=True), 0.2))
+    )
+    expected = np.array(
+        [
+            score * (grid[grid > 0.5].mean() if (grid > 0.5).any() else 0.0)
+            for score, grid in zip(plain.scores, plain.mask_grids, strict=True)
+        ]
+    )
+    order = [i for i in np.argsort(-expected) if expected[i] > 0.2]
+    assert 5 < len(order) < np.count_nonzero(plain.scores > 0.2)
+    np.testing.assert_allclose(rated.scores, expected[order], rtol=1e-5)
+    np.testing.assert_array_equal(rated.boxes_xyxy, plain.boxes_xyxy[order])
+    np.testing.assert_array_equal(rated.class_indices, plain.class_indices[order])
+    np.testing.assert_allclose(rated.mask_grids, plain.mask_grids[order], atol=1e-5)
