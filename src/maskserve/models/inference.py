@@ -4,8 +4,8 @@ torchvision's own inference pastes every mask to full size inside the model, loo
 in Python, and runs the mask head on everything above one fixed threshold. This module holds the
 same trained layers and computes the same detections with tensor operations only, so that it
 traces into one graph for photos of any size; masks stay small grids, and instances below
-``min_score`` never reach the mask head. Detections of a light model are refined as its design has
-it: boxes by voting, scores by masks.
+``min_score`` never reach the mask head. Boxes of a light model are refined by voting, if its
+design has it so.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ _PAD_PX = 32
 _LAST_STRIDE = 64
 _MAX_LOG_RATIO = math.log(1000.0 / 16)
 _MIN_BOX_PX = 1e-2  # torchvision's
-_INSIDE = 0.5
-"""Pixels of a mask are those with a greater probability."""
 _NEVER = -1e4
 """Logit of a proposal that must come after all others."""
 
@@ -55,9 +53,7 @@ class InferenceNetwork(nn.Module):
             # Multiplied before they are rounded to float32, so that no digit is lost.
             values = [255 * value for value in getattr(model.transform, f"image_{name}")]
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1))
-        is_light = isinstance(model, LightMaskRcnn)
-        self._voting_iou = model.voting_iou if is_light else 1.0
-        self._mask_scores = is_light and model.mask_scores
+        self._voting_iou = model.voting_iou if isinstance(model, LightMaskRcnn) else 1.0
         self._has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in model.modules())
 
     def forward(self, image: Tensor, min_score: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -69,13 +65,7 @@ class InferenceNetwork(nn.Module):
         features = list(self.model.backbone(_pad(pixels)).values())
         proposals = self._propose(features, size)
         boxes, scores, classes = self._detect(features, proposals, size, min_score)
-        masks = self._segment(features, boxes, classes)
-        if not self._mask_scores:
-            return boxes, scores, classes, masks
-        scores = scores * _sureness(masks)
-        order = scores.argsort(descending=True)
-        order = order[scores[order] > min_score]
-        return boxes[order], scores[order], classes[order], masks[order]
+        return boxes, scores, classes, self._segment(features, boxes, classes)
 
     def _propose(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         """Region proposals, best first: (P, 4)."""
@@ -160,12 +150,6 @@ def _vote(boxes: Tensor, voters: Tensor, votes: Tensor, *, least_iou: float) -> 
 
 def _area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
-def _sureness(masks: Tensor) -> Tensor:
-    """Mean probability of the pixels that belong to each mask, 0 where none does: (N,)."""
-    inside = torch.where(masks > _INSIDE, masks, 0.0)
-    return inside.sum(dim=(1, 2)) / (masks > _INSIDE).sum(dim=(1, 2)).clamp(min=1)
 
 
 def _first_stride(features: list[Tensor]) -> int:

@@ -55,9 +55,6 @@ class LightDesign:
         voting_iou: A box that is found becomes the mean of all boxes of its class with this IoU
             or more, weighted by their scores, before its mask is made. 1 leaves boxes alone.
             Source: Gidaris and Komodakis, https://arxiv.org/abs/1505.01749.
-        mask_scores: Whether scores are multiplied by the mean probability of the mask's pixels,
-            so that well masked instances come first.
-            Source: "maskness" of Wang et al., SOLO, https://arxiv.org/abs/2106.15947.
     """
 
     first_stride: Literal[4, 8] = 4
@@ -70,7 +67,6 @@ class LightDesign:
     box_features: int = 512
     mask_channels: tuple[int, ...] = (96, 96, 96, 96)
     voting_iou: float = 0.8
-    mask_scores: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.voting_iou <= 1:
@@ -128,17 +124,16 @@ class LightBoxHead(nn.Sequential):
 
 
 class LightMaskRcnn(MaskRCNN):  # type: ignore[misc]
-    """torchvision's, which also knows how its detections are refined at test time.
+    """torchvision's, which also knows how its boxes are refined at test time.
 
     Attributes:
-        voting_iou, mask_scores: See :class:`LightDesign`. Heeded by
-            :class:`maskserve.models.InferenceNetwork`; torchvision's own ``forward`` does neither.
+        voting_iou: See :class:`LightDesign`. Heeded by
+            :class:`maskserve.models.InferenceNetwork`, not by torchvision's own ``forward``.
     """
 
     def __init__(self, backbone: nn.Module, *, design: LightDesign, **parts: Any) -> None:
         super().__init__(backbone, **parts)
         self.voting_iou = design.voting_iou
-        self.mask_scores = design.mask_scores
 
 
 def transform_options(preprocess: Preprocess) -> dict[str, Any]:

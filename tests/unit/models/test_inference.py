@@ -48,7 +48,7 @@ class _NoisePyramid(nn.Module):
 
 STRIDES = {"0": 4, "1": 8, "2": 16, "3": 32, "pool": 64}
 COARSE_STRIDES = {"0": 8, "1": 16, "2": 32, "pool": 64}
-PLAIN = LightDesign(voting_iou=1.0, mask_scores=False)
+PLAIN = LightDesign(voting_iou=1.0)
 COARSE = replace(PLAIN, first_stride=8, anchor_sizes_px=(32, 64, 128, 256), channels=64)
 DETECTRON2 = ResNetDesign(
     anchor_sizes_px=((20, 30), (40, 60), (80, 120), (160, 240), (320, 480)),
@@ -174,25 +174,3 @@ def test_voting_moves_boxes_and_nothing_else() -> None:
     np.testing.assert_array_equal(voted.class_indices, plain.class_indices)
     overlap = box_iou(torch.tensor(plain.boxes_xyxy), torch.tensor(voted.boxes_xyxy)).diagonal()
     assert 0.3 < overlap.min() < 0.9
-
-
-def test_scores_are_those_of_the_boxes_times_those_of_the_masks() -> None:
-    photo, everything = _photo(SIZES["photo"]), 0.01
-    plain, rated = (
-        TorchEngine(InferenceNetwork(_lively("mobilenet_v2", design))).infer(
-            photo, min_score=min_score
-        )
-        for design, min_score in ((PLAIN, everything), (replace(PLAIN, mask_scores=True), 0.2))
-    )
-    expected = np.array(
-        [
-            score * (grid[grid > 0.5].mean() if (grid > 0.5).any() else 0.0)
-            for score, grid in zip(plain.scores, plain.mask_grids, strict=True)
-        ]
-    )
-    order = [i for i in np.argsort(-expected) if expected[i] > 0.2]
-    assert 5 < len(order) < np.count_nonzero(plain.scores > 0.2)
-    np.testing.assert_allclose(rated.scores, expected[order], rtol=1e-5)
-    np.testing.assert_array_equal(rated.boxes_xyxy, plain.boxes_xyxy[order])
-    np.testing.assert_array_equal(rated.class_indices, plain.class_indices[order])
-    np.testing.assert_allclose(rated.mask_grids, plain.mask_grids[order], atol=1e-5)
