@@ -138,10 +138,10 @@ def _vote(boxes: Tensor, voters: Tensor, votes: Tensor, *, least_iou: float) -> 
         votes: (P, N): their weights.
         least_iou: With which a voter counts.
     """
-    sides = torch.minimum(boxes[:, 2:], voters[..., 2:]) - torch.maximum(
-        boxes[:, :2], voters[..., :2]
-    )
-    common = sides.clamp(min=0)[..., 0] * sides.clamp(min=0)[..., 1]
+    upper_left = torch.maximum(boxes[:, :2], voters[..., :2])
+    lower_right = torch.minimum(boxes[:, 2:], voters[..., 2:])
+    sides = (lower_right - upper_left).clamp(min=0)
+    common = sides[..., 0] * sides[..., 1]
     iou = common / (_area(boxes) + _area(voters) - common)
     weights = torch.where(iou >= least_iou, votes, 0.0)
     moves = (weights[..., None] * (voters - boxes)).sum(dim=0)
