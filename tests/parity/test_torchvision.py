@@ -98,6 +98,6 @@ def test_answers_are_those_of_torchvision(name: str, tmp_path: Path) -> None:
 
     found = TorchEngine(InferenceNetwork(loaded.model)).infer(photo, min_score=MIN_SCORE)
 
-    matched, differences = _compare(expected, found, MIN_SCORE, TOLERANCE)
+    matched, differences, ties = _compare(expected, found, MIN_SCORE, TOLERANCE)
     assert matched > 8
-    assert len(differences) <= TOLERANCE.share * len(expected.scores), differences
+    assert len(differences + ties) <= TOLERANCE.share * len(expected.scores), differences + ties

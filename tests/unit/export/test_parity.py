@@ -139,20 +139,46 @@ def _crowd(raw: RawDetections, count: int) -> RawDetections:
 
 
 @pytest.mark.parametrize(
-    ("count", "differing", "passes"), [(40, 2, True), (40, 3, False), (19, 1, False)]
+    ("count", "differing", "by_px", "passes"),
+    [
+        (40, 2, 5, True),
+        (40, 3, 5, False),
+        (19, 1, 5, False),
+        # By a pixel they still overlap by 0.89: ties, of which there may be more.
+        (40, 4, 1, True),
+        (40, 5, 1, False),
+        (9, 1, 1, False),
+    ],
 )
 def test_among_many_instances_a_few_may_change_places(
-    count: int, differing: int, passes: bool
+    count: int, differing: int, by_px: int, passes: bool
 ) -> None:
     def swap(raw: RawDetections) -> RawDetections:
         crowd = _crowd(raw, count)
         boxes = crowd.boxes_xyxy.copy()
-        boxes[:differing] += 5
+        boxes[:differing] += by_px
         return replace(crowd, boxes_xyxy=boxes)
 
     reference, candidate = _Engine(lambda raw: _crowd(raw, count)), _Engine(swap)
     if passes:
         assert check_parity(reference, candidate, [PHOTO]) == 3 * (count - differing)
     else:
-        with pytest.raises(ParityError, match=r"score 0\.900 was not found"):
+        told = {5: r"score 0\.900 was not found", 1: r"became another one, of IoU 0\.89"}
+        with pytest.raises(ParityError, match=told[by_px]):
             check_parity(reference, candidate, [PHOTO])
+
+
+def test_a_box_that_overlaps_is_no_tie_if_its_score_or_class_differs() -> None:
+    def swap(raw: RawDetections) -> RawDetections:
+        crowd = _crowd(raw, 40)
+        if not len(crowd.scores):
+            return crowd
+        boxes, classes = crowd.boxes_xyxy.copy(), crowd.class_indices.copy()
+        scores = crowd.scores.copy()
+        boxes[:3] += 1
+        classes[:2] = 1
+        scores[2] -= np.float32(0.1)
+        return replace(crowd, boxes_xyxy=boxes, class_indices=classes, scores=scores)
+
+    with pytest.raises(ParityError, match=r"score 0\.900 was not found"):
+        check_parity(_Engine(lambda raw: _crowd(raw, 40)), _Engine(swap), [PHOTO])
