@@ -293,6 +293,7 @@ def _begin(
     start: str | Start,
 ) -> RunRecord:
     """Load the initial weights, and write what a new run folder holds from the start."""
+    _warn_of_seen_photos(settings, photos)
     initial = initialise(model, settings.model, start)
     record = _describe(settings, data, photos, initial_weights=initial)
     write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
@@ -325,7 +326,7 @@ def _find_start(
     if settings.init in NAMED_STARTS:
         return settings, settings.init
     with _download_progress(console) as tell:
-        start = read_start(settings.init, on_progress=tell)
+        start = read_start(_initial_weights(settings), on_progress=tell)
     settings, demands = _find_demands(settings, start)
     if demands is None:
         return settings, start
@@ -338,13 +339,50 @@ def _find_start(
     return adopted, start
 
 
+def _earlier_run(settings: TrainSettings) -> Path | None:
+    """The run folder that the initial weights lie in, if they do."""
+    folder = Path(settings.init).parent
+    is_run = Path(settings.init).name == WEIGHTS_FILE and (folder / SETTINGS_FILE).exists()
+    return folder if is_run else None
+
+
+def _initial_weights(settings: TrainSettings) -> str:
+    """The file that a training starts from: ``init``, or that run's fold for the same fold.
+
+    The run itself has learned from the photos that the fold is measured on; its fold has not.
+    """
+    run = _earlier_run(settings)
+    if run is None or settings.fold is None:
+        return settings.init
+    earlier = read_record(run).settings
+    if not earlier.is_cross_validated or (
+        (earlier.folds, earlier.seed) != (settings.folds, settings.seed)
+    ):
+        return settings.init
+    return str(run / FOLDS_FOLDER / str(settings.fold) / WEIGHTS_FILE)
+
+
+def _warn_of_seen_photos(settings: TrainSettings, photos: _Photos) -> None:
+    """Say so if what the training starts from has learned from photos that it is measured on."""
+    initial = settings.model_copy(update={"init": _initial_weights(settings)})
+    run = _earlier_run(initial)
+    if run is None or settings.is_cross_validated:
+        return
+    seen = sorted({*read_record(run).train_photos} & {*_names(photos.val)})
+    if seen:
+        _console().print(
+            f"Warning: {run} has learned from photos of the same names as {len(seen)} of the "
+            f"{len(photos.val)} validation photos ({', '.join(seen[:3])}{', …' * (len(seen) > 3)})."
+            " If they are the same, this run's figures will flatter it. With the earlier run's "
+            "data set, seed, val_fraction and folds, the same photos are held out."
+        )
+
+
 def _find_demands(settings: TrainSettings, start: Start) -> tuple[TrainSettings, Demands | None]:
     """What initial weights ask for; those of a run also give what is not set."""
-    folder = Path(settings.init).parent
-    if start.demands is not None or Path(settings.init).name != WEIGHTS_FILE:
+    folder = _earlier_run(settings)
+    if start.demands is not None or folder is None:
         return settings, start.demands
-    if not (folder / SETTINGS_FILE).exists():
-        return settings, None
     earlier = read_record(folder).settings
     settings = adopt_unset(settings, earlier)
     place = str(folder / SETTINGS_FILE)

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from maskserve.core.errors import SettingsError, TrainingError
+from maskserve.models import start
 from maskserve.models.checkpoint import read_weights
+from maskserve.models.start import Start
 from maskserve.training import TrainSettings, run, train
 from maskserve.training.config import read_settings
 from maskserve.training.record import read_record, read_validation
@@ -112,6 +114,50 @@ def test_an_ended_one_can_be_asked_to_go_on(
     first = train(settings, data=shapes_folder, out=out)
     again = train(settings, data=shapes_folder, out=out, resume=True)
     assert again.metrics == first.metrics
+
+
+def test_folds_of_a_further_training_start_from_the_folds_of_the_first(
+    folded: Path,
+    tmp_path: Path,
+    shapes_folder: Path,
+    settings: TrainSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read = []
+
+    def read_start(source: str, **options: Any) -> Start:
+        read.append(source)
+        return start.read_start(source, **options)
+
+    monkeypatch.setattr(run, "read_start", read_start)
+    weights = "weights.safetensors"
+    further = settings.model_copy(update={"init": str(folded / weights)})
+    train(further, data=shapes_folder, out=tmp_path / "run")
+    folds = [folded / "folds" / fold / weights for fold in ("1", "2")]
+    assert read == [str(path) for path in (*folds, folded / weights)]
+    assert "Warning" not in capsys.readouterr().err
+
+    alone = further.model_copy(update={"fold": 2})
+    train(alone, data=shapes_folder, out=tmp_path / "alone")
+    assert read[-1] == str(folds[1])
+
+
+def test_photos_that_the_earlier_run_has_learned_from_are_told(
+    folded: Path,
+    tmp_path: Path,
+    shapes_folder: Path,
+    settings: TrainSettings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = settings.model_copy(
+        update={"init": str(folded / "weights.safetensors"), "folds": 4, "fold": 1}
+    )
+    train(other, data=shapes_folder, out=tmp_path / "run")
+    told = capsys.readouterr().err
+    (photo,) = read_record(tmp_path / "run").val_photos
+    assert f"Warning: {folded} has learned from photos of the same names as 1 of the 1" in told
+    assert f"validation photos ({photo})" in told
 
 
 @pytest.mark.parametrize(
