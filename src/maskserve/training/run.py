@@ -339,10 +339,10 @@ def _find_start(
     return adopted, start
 
 
-def _earlier_run(settings: TrainSettings) -> Path | None:
-    """The run folder that the initial weights lie in, if they do."""
-    folder = Path(settings.init).parent
-    is_run = Path(settings.init).name == WEIGHTS_FILE and (folder / SETTINGS_FILE).exists()
+def _earlier_run(weights: str) -> Path | None:
+    """The run folder that initial weights lie in, if they do."""
+    folder = Path(weights).parent
+    is_run = Path(weights).name == WEIGHTS_FILE and (folder / SETTINGS_FILE).exists()
     return folder if is_run else None
 
 
@@ -351,7 +351,7 @@ def _initial_weights(settings: TrainSettings) -> str:
 
     The run itself has learned from the photos that the fold is measured on; its fold has not.
     """
-    run = _earlier_run(settings)
+    run = _earlier_run(settings.init)
     if run is None or settings.fold is None:
         return settings.init
     earlier = read_record(run).settings
@@ -364,8 +364,7 @@ def _initial_weights(settings: TrainSettings) -> str:
 
 def _warn_of_seen_photos(settings: TrainSettings, photos: _Photos) -> None:
     """Say so if what the training starts from has learned from photos that it is measured on."""
-    initial = settings.model_copy(update={"init": _initial_weights(settings)})
-    run = _earlier_run(initial)
+    run = _earlier_run(_initial_weights(settings))
     if run is None or settings.is_cross_validated:
         return
     seen = sorted({*read_record(run).train_photos} & {*_names(photos.val)})
@@ -380,7 +379,7 @@ def _warn_of_seen_photos(settings: TrainSettings, photos: _Photos) -> None:
 
 def _find_demands(settings: TrainSettings, start: Start) -> tuple[TrainSettings, Demands | None]:
     """What initial weights ask for; those of a run also give what is not set."""
-    folder = _earlier_run(settings)
+    folder = _earlier_run(settings.init)
     if start.demands is not None or folder is None:
         return settings, start.demands
     earlier = read_record(folder).settings
