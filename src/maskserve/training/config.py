@@ -123,6 +123,11 @@ class TrainSettings(_Settings):
     Detectron2's zoo, or auto: the most that torchvision has for the model, coco for resnet50 and
     imagenet for the others. See :func:`adopt_start`."""
     seed: int = 0
+    """Of everything random: first weights of what has none, order and augmentation of photos, and,
+    without ``split_seed``, which photos are held out."""
+    split_seed: int | None = None
+    """Draws the photos that are held out, so that another ``seed`` holds the same ones out: to
+    learn on with new examples, or to see the spread between trainings alone. None: ``seed``."""
     steps: Count = 2000
     validate_every: Count = 250
     """Steps between validations, evened out so that the last step is followed by one; a
@@ -174,6 +179,11 @@ class TrainSettings(_Settings):
         if self.fold is not None and self.fold > (self.folds or 0):
             raise ValueError(f"there is no fold {self.fold}; folds is {self.folds}")
         return self
+
+    @property
+    def holds_out_by(self) -> int:
+        """The seed that draws which photos are held out."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def is_cross_validated(self) -> bool:

@@ -266,7 +266,7 @@ def _load_photos(settings: TrainSettings, data: Path) -> _Photos:
     extra = _load_extra(settings, train_set)
     backgrounds = Backgrounds()
     if settings.backgrounds is not None:
-        backgrounds = divide_backgrounds(settings.backgrounds, seed=settings.seed)
+        backgrounds = divide_backgrounds(settings.backgrounds, seed=settings.holds_out_by)
     return _Photos(train_set, val_set, extra, backgrounds)
 
 
@@ -356,7 +356,7 @@ def _initial_weights(settings: TrainSettings) -> str:
         return settings.init
     earlier = read_record(run).settings
     if not earlier.is_cross_validated or (
-        (earlier.folds, earlier.seed) != (settings.folds, settings.seed)
+        (earlier.folds, earlier.holds_out_by) != (settings.folds, settings.holds_out_by)
     ):
         return settings.init
     return str(run / FOLDS_FOLDER / str(settings.fold) / WEIGHTS_FILE)
@@ -631,8 +631,8 @@ def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]
         if settings.fold is None:  # measured on what it learns from, but by other models
             return train_set, train_set
         folds, fold = settings.folds, settings.fold
-        return fold_dataset(train_set, folds=folds, fold=fold, seed=settings.seed)
-    return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.seed)
+        return fold_dataset(train_set, folds=folds, fold=fold, seed=settings.holds_out_by)
+    return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.holds_out_by)
 
 
 def _load_extra(settings: TrainSettings, dataset: Dataset) -> Dataset | None:
