@@ -373,7 +373,7 @@ def _warn_of_seen_photos(settings: TrainSettings, photos: _Photos) -> None:
             f"Warning: {run} has learned from photos of the same names as {len(seen)} of the "
             f"{len(photos.val)} validation photos ({', '.join(seen[:3])}{', …' * (len(seen) > 3)})."
             " If they are the same, this run's figures will flatter it. With the earlier run's "
-            "data set, seed, val_fraction and folds, the same photos are held out."
+            "data set, split_seed, val_fraction and folds, the same photos are held out."
         )
 
 

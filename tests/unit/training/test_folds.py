@@ -116,7 +116,9 @@ def test_an_ended_one_can_be_asked_to_go_on(
     assert again.metrics == first.metrics
 
 
+@pytest.mark.parametrize("seeds", [{}, {"seed": 5, "split_seed": 0}])
 def test_folds_of_a_further_training_start_from_the_folds_of_the_first(
+    seeds: dict[str, int],
     folded: Path,
     tmp_path: Path,
     shapes_folder: Path,
@@ -132,11 +134,14 @@ def test_folds_of_a_further_training_start_from_the_folds_of_the_first(
 
     monkeypatch.setattr(run, "read_start", read_start)
     weights = "weights.safetensors"
-    further = settings.model_copy(update={"init": str(folded / weights)})
+    further = settings.model_copy(update={"init": str(folded / weights), **seeds})
     train(further, data=shapes_folder, out=tmp_path / "run")
     folds = [folded / "folds" / fold / weights for fold in ("1", "2")]
     assert read == [str(path) for path in (*folds, folded / weights)]
     assert "Warning" not in capsys.readouterr().err
+    for fold in ("1", "2"):
+        first, again = (read_record(f / "folds" / fold) for f in (folded, tmp_path / "run"))
+        assert again.val_photos == first.val_photos
 
     alone = further.model_copy(update={"fold": 2})
     train(alone, data=shapes_folder, out=tmp_path / "alone")
