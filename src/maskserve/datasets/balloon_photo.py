@@ -106,6 +106,7 @@ class _Style:
     foils: float
     translucent: bool
     softness_px: float
+    defocus: float  # softness as a share of a balloon's radius
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> _Style:
@@ -124,6 +125,7 @@ class _Style:
             foils=float(rng.choice([0.0, 0.0, 0.15, 0.7])),
             translucent=bool(rng.random() < 0.3),
             softness_px=float(rng.choice([0.0, 0.0, 0.0, 1.0, 2.0])),
+            defocus=float(rng.choice([0.0, 0.0, 0.0, 0.03, 0.08])),
         )
 
 
@@ -132,7 +134,7 @@ def _arrange(
 ) -> list[_Spot]:
     """Places of balloons from the furthest to the nearest."""
     ways: list[Callable[[tuple[int, int], int, np.random.Generator], list[_Spot]]]
-    ways = [_bunch, _bunch, _scatter, _garland, _close_up, _heap]
+    ways = [_bunch, _bunch, _scatter, _garland, _close_up, _heap, _sea, _sea]
     if backdrop.is_indoors:
         ways += [_under_ceiling, _under_ceiling]
     if backdrop.ground is not None:
@@ -185,6 +187,30 @@ def _heap(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[_
         _Spot(x, y, radius * rng.uniform(0.8, 1.2), rng.uniform(0, 2 * np.pi))
         for x, y in rng.uniform((0, 0.55), (1, 1.05), (count, 2)) * (width, height)
     ]
+
+
+def _sea(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[_Spot]:
+    """Side by side from some height down, the nearer the larger, hiding much of one another."""
+    height, width = size
+    top = rng.uniform(-0.2, 0.5)
+    far = rng.uniform(0.25, 1.0)  # radius there as a share of the nearest one's
+    area = (1.1 - top) * height * width
+    filled = rng.uniform(0.8, 2.5)  # 1: as large in sum as what they are to fill
+    near = np.sqrt(filled * area / (count * np.pi * (1 + far + far**2) / 3))
+    near = min(near, 0.6 * min(size))
+    spots: list[_Spot] = []
+    for _ in range(count):
+        depth = rng.uniform(0, 1, 12)
+        x = rng.uniform(-0.05, 1.05, 12) * width
+        y = (top + depth * (1.1 - top)) * height
+        radius = np.maximum(near * (far + depth * (1 - far)), _SMALLEST_RADIUS_PX)
+        # The freest of some places, in the measure of those side by side.
+        others = np.array([(spot.x, spot.y, spot.radius) for spot in spots]).reshape(-1, 3)
+        apart = np.hypot(x[:, None] - others[:, 0], y[:, None] - others[:, 1])
+        i = int(np.argmax((apart / (radius[:, None] + others[:, 2])).min(axis=1, initial=9)))
+        tilt = rng.uniform(0, 2 * np.pi)
+        spots.append(_Spot(x[i], y[i], radius[i] * rng.uniform(0.85, 1.1), tilt))
+    return spots
 
 
 def _under_ceiling(size: tuple[int, int], count: int, rng: np.random.Generator) -> list[_Spot]:
@@ -268,7 +294,8 @@ def _render(
     contrast = linear(20, 20, 22) if colour.mean() > 0.5 else linear(245, 245, 240)
     kind = style.prints if style.prints is not None and rng.random() < 0.8 else None
     printed = make_print(kind, contrast, rng) if kind is not None else None
-    softness = min(style.softness_px * rng.uniform(0, 1.5), 0.12 * spot.radius)
+    softness = style.softness_px * rng.uniform(0, 1.5) + style.defocus * spot.radius * rng.random()
+    softness = min(softness, 0.12 * spot.radius)
     if rng.random() < style.foils:
         return render_foil(
             Foil(

@@ -259,6 +259,11 @@ def _lamp_light(rng: np.random.Generator, walls: Floats, floor: Floats) -> Light
         )
         for _ in range(rng.integers(0, 4))
     )
+    bulb_radius, bulb_strength = rng.uniform((0.03, 3), (0.12, 14))
+    bulbs = tuple(
+        (*rng.uniform((-0.95, -0.95), (0.95, 0.7)).tolist(), bulb_radius, bulb_strength)
+        for _ in range(rng.integers(2, 9) if rng.random() < 0.3 else 0)
+    )
     strength = rng.uniform(0.35, 1.0)
     return Light(
         direction=direction,
@@ -267,6 +272,7 @@ def _lamp_light(rng: np.random.Generator, walls: Floats, floor: Floats) -> Light
         below=floor * 0.5 + 0.05,
         mirror=_mirror(floor * 0.6, walls * 0.7, 0.5 + 0.3 * walls),
         windows=windows,
+        bulbs=bulbs,
         sharpness=float(rng.uniform(60, 500)),
     )
 

@@ -43,6 +43,7 @@ class Light:
         mirror: What a mirror shows from below (0) to above (255): float32, shape (256, 3).
         windows: Bright rectangles that a mirror shows: x, y, half width, half height, in the
             units of a reflected direction, and strength.
+        bulbs: Bright discs that a mirror shows, as of a string of lights: x, y, radius, strength.
         sharpness: Exponent of the highlight: 20 for a cloudy sky, 400 for a bare lamp.
     """
 
@@ -52,6 +53,7 @@ class Light:
     below: Floats
     mirror: Floats
     windows: tuple[tuple[float, float, float, float, float], ...] = ()
+    bulbs: tuple[tuple[float, float, float, float], ...] = ()
     sharpness: float = 200.0
 
 
@@ -290,6 +292,9 @@ def _shade(
             half_height - np.abs(mirrored_y - y), -0.03, 0.03
         )
         mirrored = mirrored + (strength * pane * (facing > 0.2))[..., None]
+    for x, y, radius, strength in light.bulbs:
+        disc = smoothstep(radius - np.hypot(mirrored_x - x, mirrored_y - y), -0.02, 0.02)
+        mirrored = mirrored + (strength * disc)[..., None]
     spot = np.clip(2 * facing * to_lamp - light.direction[2], 0, 1)
     if is_metal:
         shine = colour * (1.6 * mirrored + 1.6 * spot[..., None] ** 12 * light.direct)

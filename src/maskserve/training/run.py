@@ -295,6 +295,8 @@ def _begin(
     """Load the initial weights, and write what a new run folder holds from the start."""
     _warn_of_seen_photos(settings, photos)
     initial = initialise(model, settings.model, start)
+    if (earlier := _earlier_run(_initial_weights(settings))) is not None:
+        initial += f", {_origin(read_record(earlier))}"
     record = _describe(settings, data, photos, initial_weights=initial)
     write_file(out / SETTINGS_FILE, record.model_dump_json(indent=2) + "\n")
     drawn = draw_examples(photos.examples(settings), record.classes, settings.preprocess)
@@ -344,6 +346,11 @@ def _earlier_run(weights: str) -> Path | None:
     folder = Path(weights).parent
     is_run = Path(weights).name == WEIGHTS_FILE and (folder / SETTINGS_FILE).exists()
     return folder if is_run else None
+
+
+def _origin(record: RunRecord) -> str:
+    """Where weights of a run come from, in words; it may have started from a run, too."""
+    return f"trained {record.started[:10]} on {record.data} ({record.initial_weights})"
 
 
 def _initial_weights(settings: TrainSettings) -> str:

@@ -21,7 +21,7 @@ from maskserve.models import ResNetDesign, ResNetMaskRcnn, to_detectron2
 from maskserve.models.checkpoint import write_weights
 from maskserve.training import TrainSettings, Validation, run, train
 from maskserve.training.config import ExtraSettings
-from maskserve.training.record import RunRecord
+from maskserve.training.record import RunRecord, read_record
 
 Start = Callable[[TrainSettings], RunRecord]
 
@@ -207,7 +207,11 @@ def test_a_run_that_starts_from_another_takes_over_what_is_not_set(
     assert record.settings.preprocess == quick.preprocess.model_copy(
         update={"mean": (1.0, 2.0, 3.0)}
     )
-    assert record.initial_weights == "model from weights.safetensors"
+    first = read_record(quick_run)
+    assert record.initial_weights == (
+        f"model from weights.safetensors, trained {first.started[:10]} on {first.data} "
+        f"({first.initial_weights})"
+    )
     (tmp_path / "run" / "last.ckpt").touch()
     with pytest.raises(_StartedError):
         train(settings, data=toys, out=tmp_path / "run", resume=True)
