@@ -161,6 +161,9 @@ class TrainSettings(_Settings):
     clip_norm: Positive = 5.0
     ema_steps: Count = 300
     """Weights are averaged exponentially over about so many steps, a tenth of the run at most."""
+    initial_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the initial weights in those that are measured and kept, for a training that goes
+    on from an earlier one. See :class:`maskserve.training.averaging.KeptWeights`."""
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Where to log besides ``results.csv``, which is always written."""
     max_instances: Count = 100

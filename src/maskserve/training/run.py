@@ -9,7 +9,7 @@ RUN/training-examples.jpg  the first examples as the network sees them
 RUN/gallery.jpg            validation photos: annotated, and predicted
 RUN/validation.json        AP and calibrated threshold of the last validation
 RUN/predictions.json       what was found on the validation photos, as COCO results
-RUN/weights.safetensors    averaged weights of the last validation
+RUN/weights.safetensors    averaged weights of the last validation, and the initial ones' share
 RUN/probe.jpg              the validation photo that export compares by
 RUN/last.ckpt              everything that --resume needs
 RUN/logs/                  Lightning's own log of each start; others beside it, if asked for
@@ -37,7 +37,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import (
     Callback,
-    EMAWeightAveraging,
     ModelCheckpoint,
     RichProgressBar,
 )
@@ -82,6 +81,7 @@ from maskserve.reporting.wording import quantity
 from maskserve.runtime.files import write_file
 from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.predictor import EnginePredictor
+from maskserve.training.averaging import KeptWeights
 from maskserve.training.config import (
     TrainSettings,
     adopt_start,
@@ -295,6 +295,12 @@ def _begin(
     """Load the initial weights, and write what a new run folder holds from the start."""
     _warn_of_seen_photos(settings, photos)
     initial = initialise(model, settings.model, start)
+    if settings.initial_share > 0 and not initial.startswith("model from"):
+        raise SettingsError(
+            f"initial_share is {settings.initial_share}, but not the whole model is initialised: "
+            f"{initial}; the rest is random, which nothing should be mixed with.",
+            hint="Set init to weights.safetensors of a run with the same network.",
+        )
     if (earlier := _earlier_run(_initial_weights(settings))) is not None:
         initial += f", {_origin(read_record(earlier))}"
     record = _describe(settings, data, photos, initial_weights=initial)
@@ -416,7 +422,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 class _Validator(Callback):
-    """Measures the averaged weights, keeps them, and brings the run folder up to date.
+    """Measures the weights to keep, keeps them, and brings the run folder up to date.
 
     Args:
         out: The run folder.
@@ -495,7 +501,7 @@ class _Validator(Callback):
         """Choose the threshold, and write what this validation has shown.
 
         Args:
-            model: With the averaged weights.
+            model: With the weights to keep.
             step: After which it was.
             predictions: On the validation photos.
             on_empty: On the photos without any instance, by part; the test part only at the end.
@@ -753,8 +759,8 @@ def _trainer(
         limit_val_batches=0 if settings.is_cross_validated else None,
         enable_model_summary=False,
         callbacks=[
-            EMAWeightAveraging(decay=1 - 1 / averaged_steps),
-            validator,  # after the averaging, which swaps the averaged weights in
+            KeptWeights(steps=averaged_steps, initial_share=settings.initial_share),
+            validator,  # after the weights to keep have been swapped in
             ModelCheckpoint(out, filename="last", enable_version_counter=False),
             _ProgressBar(),
         ],
