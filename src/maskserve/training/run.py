@@ -295,7 +295,7 @@ def _begin(
     """Load the initial weights, and write what a new run folder holds from the start."""
     _warn_of_seen_photos(settings, photos)
     initial = initialise(model, settings.model, start)
-    if settings.initial_share > 0 and not initial.startswith("model from"):
+    if settings.initial_share > 0 and not _gives_all(start, model):
         raise SettingsError(
             f"initial_share is {settings.initial_share}, but not the whole model is initialised: "
             f"{initial}; the rest is random, which nothing should be mixed with.",
@@ -309,6 +309,14 @@ def _begin(
     write_image(out / EXAMPLES_FILE, drawn)
     write_image(out / PROBE_FILE, read_image(_fullest(photos.val).image_path))
     return record
+
+
+def _gives_all(start: str | Start, model: MaskRCNN) -> bool:
+    """Whether initial weights hold every tensor of the model, so that none is random."""
+    if not isinstance(start, Start):
+        return False
+    shapes = {name: tensor.shape for name, tensor in start.state.items()}
+    return all(shapes.get(name) == tensor.shape for name, tensor in model.state_dict().items())
 
 
 def _compare_photos(record: RunRecord, photos: _Photos, data: Path) -> None:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from maskserve.core.errors import SettingsError
-from maskserve.models.checkpoint import read_weights
+from maskserve.models.checkpoint import read_weights, write_weights
 from maskserve.training import TrainSettings, run, train
 from maskserve.training.averaging import KeptWeights
 from maskserve.training.record import read_validation
 
 SHARE = 0.25
+HEAD_SIZES = {"weight": (16,), "bias": ()}
+"""Of a class's scores in the quick model, by tensor."""
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
@@ -118,10 +120,21 @@ class _Line(lightning.LightningModule):
         self.weight = nn.Parameter(torch.tensor(1.0))
 
 
+@pytest.mark.parametrize("starts_from_other_heads", [False, True])
 def test_nothing_is_mixed_with_random_weights(
-    quick: TrainSettings, shapes_folder: Path, tmp_path: Path
+    quick: TrainSettings,
+    quick_run: Path,
+    shapes_folder: Path,
+    tmp_path: Path,
+    starts_from_other_heads: bool,
 ) -> None:
     settings = quick.model_copy(update={"initial_share": SHARE})
+    if starts_from_other_heads:
+        weights = read_weights(quick_run / "weights.safetensors")
+        head = "roi_heads.box_predictor.cls_score"
+        weights |= {f"{head}.{part}": torch.zeros(7, *size) for part, size in HEAD_SIZES.items()}
+        write_weights(tmp_path / "other.safetensors", weights)
+        settings = settings.model_copy(update={"init": str(tmp_path / "other.safetensors")})
     with pytest.raises(SettingsError, match=r"initial_share is 0.25, but not the whole model"):
         train(settings, data=shapes_folder, out=tmp_path / "run")
     assert not (tmp_path / "run" / "settings.json").exists()
