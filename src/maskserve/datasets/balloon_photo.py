@@ -27,7 +27,13 @@ from maskserve.datasets.scene_bodies import (
     render_body,
     render_foil,
 )
-from maskserve.datasets.scene_props import PrintKind, make_print, make_prop, render_person
+from maskserve.datasets.scene_props import (
+    PrintKind,
+    make_picture,
+    make_print,
+    make_prop,
+    render_person,
+)
 
 __all__ = ["render_balloon_photo"]
 
@@ -104,6 +110,7 @@ class _Style:
     palette: tuple[Floats, ...]
     prints: PrintKind | None
     foils: float
+    pictures: float  # share of the foil balloons with prints of many colours
     translucent: bool
     softness_px: float
     defocus: float  # softness as a share of a balloon's radius
@@ -122,7 +129,8 @@ class _Style:
         return cls(
             palette=tuple(palette),
             prints=kinds[rng.integers(len(kinds))] if rng.random() < 0.35 else None,
-            foils=float(rng.choice([0.0, 0.0, 0.15, 0.7])),
+            foils=float(rng.choice([0.0, 0.0, 0.15, 0.5])),
+            pictures=float(rng.choice([0.0, 0.5, 1.0])),
             translucent=bool(rng.random() < 0.3),
             softness_px=float(rng.choice([0.0, 0.0, 0.0, 1.0, 2.0])),
             defocus=float(rng.choice([0.0, 0.0, 0.0, 0.03, 0.08])),
@@ -297,6 +305,8 @@ def _render(
     softness = style.softness_px * rng.uniform(0, 1.5) + style.defocus * spot.radius * rng.random()
     softness = min(softness, 0.12 * spot.radius)
     if rng.random() < style.foils:
+        if rng.random() < style.pictures:
+            printed = make_picture(rng)
         return render_foil(
             Foil(
                 spot.x,
@@ -336,7 +346,7 @@ def _render(
 def _foil_outline(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """A heart, a star or a disc, in half-widths."""
     t = np.linspace(0, 2 * np.pi, 120, endpoint=False)
-    kind = rng.choice(["heart", "heart", "star", "disc"])
+    kind = rng.choice(["heart", "star", "disc", "disc"])
     if kind == "heart":
         x = 16 * np.sin(t) ** 3
         y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)

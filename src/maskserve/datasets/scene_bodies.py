@@ -59,7 +59,12 @@ class Light:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Print:
-    """What is printed on a skin: where, float32 in 0..1 of shape (256, 256), and its colour."""
+    """What is printed on a skin.
+
+    Attributes:
+        pattern: Where: float32 in 0..1, shape (256, 256).
+        colour: Linear: float32, shape (3,), or (256, 256, 3) for a print of many colours.
+    """
 
     pattern: Floats
     colour: Floats
@@ -265,13 +270,16 @@ def _printed_colour(
     side = len(printed.pattern) - 1
     longitude = np.arcsin(np.clip(across, -1, 1)) / np.pi + 0.5
     latitude = (y - along[0]) / (along[-1] - along[0])
-    share = cv2.remap(
-        printed.pattern,
-        (longitude * side).astype(np.float32),
-        (np.clip(latitude, 0, 1) * side).astype(np.float32),
-        cv2.INTER_LINEAR,
+    share = printed.pattern[..., None]
+    skin = np.asarray(colour + (printed.colour - colour) * share, dtype=np.float32)
+    return np.asarray(
+        cv2.remap(
+            skin,
+            (longitude * side).astype(np.float32),
+            (np.clip(latitude, 0, 1) * side).astype(np.float32),
+            cv2.INTER_LINEAR,
+        )
     )
-    return np.asarray(colour + (printed.colour - colour) * np.asarray(share)[..., None])
 
 
 def _shade(

@@ -13,7 +13,7 @@ from maskserve.datasets.rendering import Floats, blur, rgb
 from maskserve.datasets.scene_backdrops import Backdrop, linear, random_colour
 from maskserve.datasets.scene_bodies import Body, Print, Sprite, render_body, sphere_profile
 
-__all__ = ["PrintKind", "make_print", "make_prop", "render_person"]
+__all__ = ["PrintKind", "make_picture", "make_print", "make_prop", "render_person"]
 
 Pattern = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
@@ -113,6 +113,38 @@ def make_print(kind: PrintKind, colour: Floats, rng: np.random.Generator) -> Pri
     pattern = np.zeros((_PRINT_SIDE, _PRINT_SIDE), dtype=np.uint8)
     _PRINTERS[kind](pattern, rng)
     return Print(pattern.astype(np.float32) / 255, colour)
+
+
+def make_picture(rng: np.random.Generator) -> Print:
+    """A print of many colours, as on foil balloons: a ground, a border, and signs laid over it."""
+    bold = [
+        random_colour(rng, saturation=(0.5, 1.0), value=(0.3, 1.0))
+        for _ in range(rng.integers(1, 4))
+    ]
+    inks = [*bold, linear(15, 15, 18), linear(245, 245, 240)]
+
+    def ink() -> Floats:
+        return inks[rng.integers(len(inks))]
+
+    colour = np.empty((_PRINT_SIDE, _PRINT_SIDE, 3), dtype=np.float32)
+    colour[:] = ink()
+    y, x = np.mgrid[-1:1:256j, -1:1:256j].astype(np.float32)
+    # The rows of a print are heights; its columns, seen from the front, are longitudes.
+    across = np.sin(x * np.pi / 2) * np.sqrt(1 - y**2)
+    border = rng.uniform(0.6, 0.95)
+    if rng.random() < 0.6:
+        colour[np.hypot(across, y) > border] = ink()
+    for _ in range(rng.integers(2, 6)):
+        if rng.random() < 0.4:  # a medal, an eye, a cake
+            middle, radius = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.1, 0.6)
+            colour[np.hypot(across - middle[0], y - middle[1]) < radius] = ink()
+        else:
+            kinds: list[PrintKind] = ["dots", "face", "stars", "stripes", "swirl", "text", "text"]
+            layer = make_print(kinds[rng.integers(len(kinds))], ink(), rng)
+            turned = np.rot90(layer.pattern, rng.choice([0, 0, 0, 1, 3]))[..., None]
+            colour += (layer.colour - colour) * turned
+    pattern = np.full((_PRINT_SIDE, _PRINT_SIDE), rng.uniform(0.7, 1.0), dtype=np.float32)
+    return Print(pattern, colour)
 
 
 def _print_dots(pattern: Pattern, rng: np.random.Generator) -> None:
