@@ -28,6 +28,7 @@ __all__ = [
     "Scene",
     "Window",
     "augment_scene",
+    "draw_window",
     "paste_instances",
     "place_scene",
     "random_window",
@@ -38,6 +39,7 @@ __all__ = [
 _MIN_VISIBLE = 0.15
 """An instance of which less than this share is left after cropping or pasting is dropped."""
 _MIN_AREA_PX = 16
+_WINDOWS_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +116,52 @@ def random_window(
     flipped = bool(rng.random() < settings.flip)
     turn_deg = float(rng.uniform(-1, 1)) * settings.turn_deg if settings.turn_deg else 0.0
     return Window(size, top, left, side, flipped, turn_deg)
+
+
+def draw_window(
+    photo_size: tuple[int, int],
+    annotations: Sequence[Annotation],
+    settings: AugmentSettings,
+    preprocess: Preprocess,
+    *,
+    rng: np.random.Generator,
+    zoom: float = 1.0,
+) -> Window:
+    """The first of some random windows that cuts no instance down to a scrap.
+
+    A scrap looks like any patch of one colour, and a network that learns to find scraps finds such
+    patches. See ``min_shown`` in :class:`AugmentSettings`; if no window will do, the one with the
+    fewest scraps is taken. Other arguments as of :func:`random_window`.
+    """
+    boxes = [_box(annotation, photo_size) for annotation in annotations if not annotation.is_crowd]
+    best, fewest = None, len(boxes) + 1
+    for _ in range(_WINDOWS_TRIED):
+        window = random_window(photo_size, settings, preprocess, rng=rng, zoom=zoom)
+        shown = [_shown(box, window, photo_size) for box in boxes]
+        scraps = sum(0 < share < settings.min_shown for share in shown)
+        if scraps < fewest:
+            best, fewest = window, scraps
+        if fewest == 0:
+            break
+    assert best is not None
+    return best
+
+
+def _box(annotation: Annotation, photo_size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """x0, y0, x1, y1 in the photo."""
+    if annotation.rle is not None:
+        return annotation.box_xyxy(photo_size).astype(np.float64)
+    points = np.concatenate(annotation.polygons)
+    return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+
+def _shown(box: npt.NDArray[np.float64], window: Window, photo_size: tuple[int, int]) -> float:
+    """Share of a box in the photo that lies in the window, its turn left aside."""
+    scale = np.array([window.size[1] / photo_size[1], window.size[0] / photo_size[0]])
+    corner = np.array([window.left, window.top])
+    low, high = box[:2] * scale - corner, box[2:] * scale - corner
+    inside = np.clip(high, 0, window.side) - np.clip(low, 0, window.side)
+    return float(np.prod(inside / np.maximum(high - low, 1e-9)))
 
 
 def place_scene(

@@ -71,6 +71,8 @@ class AugmentSettings(_Settings):
     min_scale: Positive = 0.4
     max_scale: Positive = 1.6
     """Large-scale jitter: times the scale at which the photo would be served, log-uniform."""
+    min_shown: Share = 0.0
+    """Views are drawn anew, some times, while they cut an instance to less than this share."""
     mosaic: Share = 0.0
     """How often an example is made of four views at half the scale (Bochkovskiy, 2004.10934)."""
     flip: Share = 0.5

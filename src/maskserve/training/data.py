@@ -26,9 +26,9 @@ from maskserve.training.augment import (
     Scene,
     Window,
     augment_scene,
+    draw_window,
     paste_instances,
     place_scene,
-    random_window,
     tile_scenes,
     turn_hue,
 )
@@ -165,8 +165,13 @@ class TrainingExamples(TorchDataset[Example]):
     ) -> Scene:
         preprocess = self._settings.preprocess
         image = read_image(photo)
-        window = random_window(
-            image.shape[:2], self._settings.augment, preprocess, rng=rng, zoom=zoom
+        window = draw_window(
+            image.shape[:2],
+            annotations,
+            self._settings.augment,
+            preprocess,
+            rng=rng,
+            zoom=zoom,
         )
         return place_scene(image, annotations, window, fill=_fill(preprocess))
 

@@ -14,6 +14,7 @@ from maskserve.training.augment import (
     Scene,
     Window,
     augment_scene,
+    draw_window,
     paste_instances,
     place_scene,
     random_window,
@@ -149,6 +150,43 @@ def test_zoomed_out_windows_show_as_much_on_half_the_side() -> None:
     )
     assert half.side == whole.side / 2
     assert half.size == pytest.approx((whole.size[0] / 2, whole.size[1] / 2), abs=1)
+
+
+def _seen_shares(form: str, least: float) -> list[float]:
+    """Shares of the square's pixels that 100 views of 64 pixels show, of those that show it."""
+    mask = np.zeros((80, 100), dtype=np.bool_)
+    mask[20:60, 10:50] = True
+    annotation = (
+        _annotation() if form == "polygon" else _annotation(polygons=(), rle=encode_rle(mask))
+    )
+    chosen = AugmentSettings(crop_px=64, min_scale=0.9, max_scale=2.5, min_shown=least)
+    rng = np.random.default_rng(3)
+    shares = []
+    for _ in range(100):
+        window = draw_window(
+            (80, 100), (annotation,), chosen, Preprocess(short_side_px=80), rng=rng
+        )
+        scene = place_scene(_photo(), (annotation,), window, fill=GREY)
+        scale = window.size[0] / 80
+        shares.append(_white(scene).sum() / (1600 * scale**2))
+    return [share for share in shares if share > 0.001]
+
+
+@pytest.mark.parametrize("form", ["polygon", "rle"])
+def test_views_show_no_scraps_if_asked_to(form: str) -> None:
+    drawn, asked = _seen_shares(form, 0.0), _seen_shares(form, 0.5)
+    assert np.mean(np.array(drawn) < 0.45) > 0.2
+    assert len(asked) > 50
+    assert np.mean(np.array(asked) < 0.45) < 0.02
+
+
+def test_without_min_shown_the_first_window_is_taken() -> None:
+    chosen = AugmentSettings(crop_px=64)
+    photo = (80, 100), chosen, Preprocess(short_side_px=80)
+    for seed in range(20):
+        plain = random_window(*photo, rng=np.random.default_rng(seed))
+        drawn = draw_window(photo[0], (_annotation(),), *photo[1:], rng=np.random.default_rng(seed))
+        assert drawn == plain
 
 
 def test_four_scenes_become_the_quarters_of_one() -> None:
