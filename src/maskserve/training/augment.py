@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -134,17 +135,18 @@ def draw_window(
     fewest scraps is taken. Other arguments as of :func:`random_window`.
     """
     boxes = [_box(annotation, photo_size) for annotation in annotations if not annotation.is_crowd]
-    best, fewest = None, len(boxes) + 1
-    for _ in range(_WINDOWS_TRIED):
-        window = random_window(photo_size, settings, preprocess, rng=rng, zoom=zoom)
-        shown = [_shown(box, window, photo_size) for box in boxes]
-        scraps = sum(0 < share < settings.min_shown for share in shown)
-        if scraps < fewest:
-            best, fewest = window, scraps
-        if fewest == 0:
+
+    def scraps(window: Window) -> int:
+        shares = (_shown(box, window, photo_size) for box in boxes)
+        return sum(0 < share < settings.min_shown for share in shares)
+
+    draw = partial(random_window, photo_size, settings, preprocess, rng=rng, zoom=zoom)
+    window = draw()
+    for _ in range(_WINDOWS_TRIED - 1):
+        if scraps(window) == 0:
             break
-    assert best is not None
-    return best
+        window = min(window, draw(), key=scraps)
+    return window
 
 
 def _box(annotation: Annotation, photo_size: tuple[int, int]) -> npt.NDArray[np.float64]:
