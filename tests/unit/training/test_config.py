@@ -67,7 +67,7 @@ def test_hash_tells_settings_apart() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_valid(recipe: Path) -> None:
-    name = recipe.stem.removesuffix("-further").removesuffix("-crowds")
+    name = recipe.stem.removesuffix("-further").removesuffix("-crowds").removesuffix("-prints")
     assert read_settings(recipe, {}).name == name
 
 
