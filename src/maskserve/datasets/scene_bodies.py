@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskserve.datasets.rendering import Floats, blur, smoothstep
+from maskserve.datasets.rendering import Floats, blend, blur, smoothstep
 
 __all__ = [
     "Body",
@@ -270,11 +270,9 @@ def _printed_colour(
     side = len(printed.pattern) - 1
     longitude = np.arcsin(np.clip(across, -1, 1)) / np.pi + 0.5
     latitude = (y - along[0]) / (along[-1] - along[0])
-    share = printed.pattern[..., None]
-    skin = np.asarray(colour + (printed.colour - colour) * share, dtype=np.float32)
     return np.asarray(
         cv2.remap(
-            skin,
+            blend(colour, printed.colour, printed.pattern),
             (longitude * side).astype(np.float32),
             (np.clip(latitude, 0, 1) * side).astype(np.float32),
             cv2.INTER_LINEAR,

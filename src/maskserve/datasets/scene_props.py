@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskserve.datasets.rendering import Floats, blur, rgb
+from maskserve.datasets.rendering import Floats, blend, blur, rgb
 from maskserve.datasets.scene_backdrops import Backdrop, linear, random_colour
 from maskserve.datasets.scene_bodies import Body, Print, Sprite, render_body, sphere_profile
 
@@ -134,15 +134,15 @@ def make_picture(rng: np.random.Generator) -> Print:
     border = rng.uniform(0.6, 0.95)
     if rng.random() < 0.6:
         colour[np.hypot(across, y) > border] = ink()
+    kinds: list[PrintKind] = ["dots", "face", "stars", "stripes", "swirl", "text", "text"]
     for _ in range(rng.integers(2, 6)):
         if rng.random() < 0.4:  # a medal, an eye, a cake
             middle, radius = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.1, 0.6)
             colour[np.hypot(across - middle[0], y - middle[1]) < radius] = ink()
         else:
-            kinds: list[PrintKind] = ["dots", "face", "stars", "stripes", "swirl", "text", "text"]
             layer = make_print(kinds[rng.integers(len(kinds))], ink(), rng)
-            turned = np.rot90(layer.pattern, rng.choice([0, 0, 0, 1, 3]))[..., None]
-            colour += (layer.colour - colour) * turned
+            turned = np.rot90(layer.pattern, rng.choice([0, 0, 0, 1, 3]))
+            colour = blend(colour, layer.colour, turned)
     pattern = np.full((_PRINT_SIDE, _PRINT_SIDE), rng.uniform(0.7, 1.0), dtype=np.float32)
     return Print(pattern, colour)
 

@@ -72,7 +72,8 @@ class AugmentSettings(_Settings):
     max_scale: Positive = 1.6
     """Large-scale jitter: times the scale at which the photo would be served, log-uniform."""
     min_shown: Share = 0.0
-    """Views are drawn anew, some times, while they cut an instance to less than this share."""
+    """Views are drawn anew, up to seven times, while they cut an instance down to less than this
+    share of its box."""
     mosaic: Share = 0.0
     """How often an example is made of four views at half the scale (Bochkovskiy, 2004.10934)."""
     flip: Share = 0.5

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_hash_tells_settings_apart() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_valid(recipe: Path) -> None:
-    name = recipe.stem.removesuffix("-further").removesuffix("-crowds").removesuffix("-prints")
+    name = re.sub("-(further|crowds|prints)$", "", recipe.stem)
     assert read_settings(recipe, {}).name == name
 
 
