@@ -12,6 +12,8 @@ from torchvision.models import MobileNetV2, mobilenet_v2
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from maskserve.models.depthwise import halving_depthwise, trains_in_bfloat16
+
 __all__ = [
     "FixedBatchNorm2d",
     "FoldedConv2d",
@@ -76,6 +78,8 @@ class FoldedConv2d(nn.Conv2d):
         self.weight = conv.weight
         norm.folded = True
         self._norm = (norm,)  # in a tuple: it stays registered where it was
+        shape = (self.groups, self.kernel_size, self.stride, self.padding)
+        self._halves = shape == (self.in_channels, (3, 3), (2, 2), (1, 1))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         (norm,) = self._norm
@@ -84,6 +88,8 @@ class FoldedConv2d(nn.Conv2d):
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         shift = norm.bias - norm.running_mean * scale
         weight = self.weight * scale.view(-1, 1, 1, 1)
+        if self._halves and trains_in_bfloat16(input):
+            return halving_depthwise(input, weight, shift)
         folded: Tensor = self._conv_forward(input, weight, shift)
         return folded
 

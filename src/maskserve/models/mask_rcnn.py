@@ -1,7 +1,7 @@
 """Mask R-CNN from torchvision's detection machinery.
 
-He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870. Proposals, matching, sampling, losses,
-NMS and RoIAlign are torchvision's; here is only what makes the light model, designed for CPUs.
+He et al., Mask R-CNN, https://arxiv.org/abs/1703.06870. Proposals, matching, sampling, losses
+and NMS are torchvision's; here is only what makes the light model, designed for CPUs.
 See ``resnet`` for the other family.
 """
 
@@ -20,6 +20,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from maskserve.core.manifest import Preprocess
 from maskserve.models.backbones import MobileNetFpn
+from maskserve.models.pyramid import RowPool
 
 __all__ = [
     "LightBoxHead",
@@ -165,9 +166,11 @@ def build_light(
         rpn_post_nms_top_n_train=design.train_proposals or 4 * design.proposals,
         rpn_pre_nms_top_n_test=2 * design.proposals,
         rpn_post_nms_top_n_test=design.proposals,
+        box_roi_pool=RowPool(7),
         box_head=LightBoxHead(channels, reduced=design.box_channels, features=design.box_features),
         box_predictor=FastRCNNPredictor(design.box_features, classes + 1),
         box_batch_size_per_image=design.sampled_boxes,
+        mask_roi_pool=RowPool(14),
         mask_head=MaskRCNNHeads(channels, design.mask_channels, 1),
         mask_predictor=MaskRCNNPredictor(mask_width, mask_width, classes + 1),
         **transform_options(preprocess),

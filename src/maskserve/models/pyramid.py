@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-__all__ = ["STRIDES", "ExactAnchors", "RoiPool", "pool_pyramid"]
+__all__ = ["STRIDES", "ExactAnchors", "RoiPool", "RowPool", "pool_by_rows", "pool_pyramid"]
 
 STRIDES = (4, 8, 16, 32, 64)
 """Of the pyramid's levels; the last one only makes proposals."""
@@ -91,11 +92,104 @@ class RoiPool(MultiScaleRoIAlign):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],  # noqa: ARG002 - strides are fixed
     ) -> Tensor:
         """See torchvision's ``MultiScaleRoIAlign``."""
-        rois = [
-            torch.cat([torch.full_like(some[:, :1], image), some], dim=1)
-            for image, some in enumerate(boxes)
-        ]
-        return pool_pyramid([x[name] for name in _POOLED], torch.cat(rois), self)
+        return pool_pyramid([x[name] for name in _POOLED], _join(boxes), self)
+
+
+class RowPool(MultiScaleRoIAlign):  # type: ignore[misc]
+    """torchvision's ``MultiScaleRoIAlign``, four times as fast in training on a CPU.
+
+    Args:
+        grid: Cells on a side.
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__(list(_POOLED), grid, sampling_ratio=2)
+
+    def forward(
+        self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """See torchvision's ``MultiScaleRoIAlign``."""
+        features = [x[name] for name in _POOLED if name in x]
+        height = max(height for height, _ in image_shapes)
+        first_stride = 2 ** round(math.log2(height / features[0].shape[-2]))
+        return pool_by_rows(features, _join(boxes), self, first_stride=first_stride)
+
+
+def _join(boxes: list[Tensor]) -> Tensor:
+    """Boxes of each photo as one tensor with the photo's index before them: (N, 5)."""
+    rois = [
+        torch.cat([torch.full_like(some[:, :1], image), some], dim=1)
+        for image, some in enumerate(boxes)
+    ]
+    return torch.cat(rois)
+
+
+def pool_by_rows(
+    features: list[Tensor], rois: Tensor, pooler: MultiScaleRoIAlign, *, first_stride: int
+) -> Tensor:
+    """What :func:`pool_pyramid` computes, as weighted sums of rows of a table.
+
+    The features of a pixel, of whatever level and photo, are a row; a cell is the sum of the four
+    rows around each of its samples. So all boxes are one ``embedding_bag``, whose gradients go
+    to rows that lie together in memory, where those of ``roi_align`` go to one value of each
+    channel after the other. It does not export, and looks at each cell equally closely:
+    ``sampling_ratio`` must not be 0.
+
+    Args:
+        features: Levels of (B, C, h, w), each of twice the stride of the one before.
+        rois: Index in the batch, left, top, right, bottom: (N, 5), in pixels of the photo.
+        pooler: Gives the numbers.
+        first_stride: Of the first level.
+
+    Returns:
+        (N, C, k, k), channels last in memory, no less exact than ``rois``.
+    """
+    channels, (cells, _), per_cell = features[0].shape[1], pooler.output_size, pooler.sampling_ratio
+    rows = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
+    rows = rows.to(torch.promote_types(rows.dtype, rois.dtype))
+    sizes = torch.tensor([level.shape[-2:] for level in features], device=rois.device)
+    ends = (sizes.prod(dim=1) * len(features[0])).cumsum(0)
+
+    level = _levels(rois, first_stride, len(features)).long()
+    heights, widths = sizes[level].unbind(1)
+    left, top, right, bottom = (rois[:, 1:] / (first_stride * 2**level)[:, None]).unbind(1)
+    places = cells * per_cell
+    y, y_weights = _between_pixels(top, bottom, heights, places)
+    x, x_weights = _between_pixels(left, right, widths, places)
+    first_row = functional.pad(ends, (1, 0))[level] + rois[:, 0].long() * heights * widths
+    y = first_row[:, None, None] + y * widths[:, None, None]
+    down, across = (len(rois), cells, 1, 2 * per_cell, 1), (len(rois), 1, cells, 1, 2 * per_cell)
+    around = 4 * per_cell**2
+    pooled = functional.embedding_bag(
+        (y.view(down) + x.view(across)).view(-1, around),
+        rows,
+        per_sample_weights=(y_weights.view(down) * x_weights.view(across)).view(-1, around).to(rows)
+        / per_cell**2,
+        mode="sum",
+    )
+    return pooled.view(len(rois), cells, cells, channels).permute(0, 3, 1, 2)
+
+
+def _between_pixels(low: Tensor, high: Tensor, size: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    """The two pixels around each of some places that divide boxes evenly, along one axis.
+
+    Args:
+        low, high: Of the boxes, (N,), in pixels of their level.
+        size: Of their level, (N,).
+        places: How many.
+
+    Returns:
+        Indices of pixels and their weights, both (N, places, 2).
+    """
+    middles = (torch.arange(places, device=low.device) + 0.5) / places
+    at = low[:, None] + (high - low).clamp(min=1)[:, None] * middles
+    size = size[:, None]
+    inside = (at >= -1) & (at <= size)
+    at = torch.minimum(at.clamp(min=0), (size - 1).to(at))
+    before = at.long()
+    share = at - before
+    pixels = torch.stack([before, torch.minimum(before + 1, size - 1)], dim=-1)
+    return pixels, torch.stack([1 - share, share], dim=-1) * inside[..., None]
 
 
 def pool_pyramid(
@@ -113,10 +207,7 @@ def pool_pyramid(
         (N, C, k, k).
     """
     aligned = isinstance(pooler, RoiPool) and pooler.aligned
-    first_level = first_stride.bit_length() - 1
-    areas = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
-    level = torch.floor(_CANONICAL_LEVEL + torch.log2(areas.sqrt() / _CANONICAL_PX) + 1e-6)
-    level = level.clamp(first_level, first_level + len(features) - 1) - first_level
+    level = _levels(rois, first_stride, len(features))
     pooled, order = [], []
     for index, feature in enumerate(features):
         members = (level == index).nonzero()[:, 0]
@@ -132,3 +223,11 @@ def pool_pyramid(
         )
         order.append(members)
     return torch.cat(pooled)[torch.cat(order).argsort()]
+
+
+def _levels(rois: Tensor, first_stride: int, levels: int) -> Tensor:
+    """Index of the level that fits each box, (N,)."""
+    first_level = first_stride.bit_length() - 1
+    areas = (rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])
+    level = torch.floor(_CANONICAL_LEVEL + torch.log2(areas.sqrt() / _CANONICAL_PX) + 1e-6)
+    return level.clamp(first_level, first_level + levels - 1) - first_level

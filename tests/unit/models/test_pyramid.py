@@ -7,7 +7,7 @@ import torch
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from maskserve.models.pyramid import STRIDES, ExactAnchors, RoiPool
+from maskserve.models.pyramid import STRIDES, ExactAnchors, RoiPool, RowPool
 
 SIZES = ((32, 40), (64, 80), (128, 160), (256, 320), (512, 640))
 RATIOS = ((0.5, 2.0),) * 5
@@ -70,3 +70,42 @@ def test_boxes_of_a_batch_are_taken_from_their_own_photo() -> None:
     alone = pool(one, [BOXES], [(512, 512)])
     pooled = pool(both, [BOXES[:1], BOXES], [(512, 512)] * 2)
     torch.testing.assert_close(pooled, torch.cat([alone[:1], -alone]))
+
+
+@pytest.mark.parametrize("names", [("0", "1", "2", "3"), ("1", "2", "3")], ids=["from 4", "from 8"])
+@pytest.mark.parametrize("grid", [7, 14])
+def test_pooling_by_rows_computes_and_learns_as_torchvision_does(
+    names: tuple[str, ...], grid: int
+) -> None:
+    boxes = [
+        torch.tensor([[3.0, 5, 60, 33], [0, 0, 500, 400], [-9, -20, 9, 30], [200, 300, 520, 530]]),
+        torch.zeros(0, 4),
+        torch.tensor([[7.0, 7, 8, 9], [0, 0, 384, 512], [511, 380, 512, 384], [90, 80, 330, 310]]),
+    ]
+    sizes = [(384, 512), (380, 500), (384, 512)]
+    torch.manual_seed(0)
+    features = {
+        new: torch.randn(3, 5, 384 // stride, 512 // stride, requires_grad=True)
+        for new, stride in zip("0123", (STRIDES[int(name)] for name in names), strict=False)
+    }
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], grid, 2)(features, boxes, sizes)
+    ours = RowPool(grid)(features, boxes, sizes)
+
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    gradient = torch.randn_like(theirs)
+    levels = list(features.values())
+    for found, expected in zip(
+        torch.autograd.grad(ours, levels, gradient),
+        torch.autograd.grad(theirs, levels, gradient),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_pooling_by_rows_of_no_boxes_at_all() -> None:
+    features = {"0": torch.randn(2, 3, 8, 8, requires_grad=True)}
+    pooled = RowPool(7)(features, [torch.zeros(0, 4)] * 2, [(64, 64)] * 2)
+    assert pooled.shape == (0, 3, 7, 7)
+    pooled.sum().backward()
+    assert features["0"].grad is not None
+    assert not features["0"].grad.any()
