@@ -30,7 +30,7 @@ def halving_depthwise(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:  #
     oneDNN has no fast kernel for the gradient of such a convolution's input in bfloat16.
     MobileNetV2 has only four of them, and they were a quarter of a training step. Every second
     pixel of every second row of that gradient is a plain depthwise convolution of the output's
-    gradient, with some of the weights, and so are the other three quarters: a sixth of the time.
+    gradient, with some of the weights, and so are the other three quarters: a fifth of the time.
 
     Args:
         input: (B, C, H, W).

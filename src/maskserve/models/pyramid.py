@@ -16,7 +16,7 @@ from torch.nn import functional
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-__all__ = ["STRIDES", "ExactAnchors", "RoiPool", "RowPool", "pool_by_rows", "pool_pyramid"]
+__all__ = ["STRIDES", "ExactAnchors", "RoiPool", "RowPool", "pool_pyramid"]
 
 STRIDES = (4, 8, 16, 32, 64)
 """Of the pyramid's levels; the last one only makes proposals."""
@@ -96,7 +96,12 @@ class RoiPool(MultiScaleRoIAlign):  # type: ignore[misc]
 
 
 class RowPool(MultiScaleRoIAlign):  # type: ignore[misc]
-    """torchvision's ``MultiScaleRoIAlign``, four times as fast in training on a CPU.
+    """torchvision's ``MultiScaleRoIAlign`` as weighted sums of rows of a table.
+
+    The features of a pixel, of whatever level and photo, are a row; a cell is the sum of the four
+    rows around each of its samples. So all boxes are one ``embedding_bag``, whose gradients go
+    to rows that lie together in memory, where those of ``roi_align`` go to one value of each
+    channel after the other: see ``benchmarks/training_step.py``. For training; it does not export.
 
     Args:
         grid: Cells on a side.
@@ -108,11 +113,38 @@ class RowPool(MultiScaleRoIAlign):  # type: ignore[misc]
     def forward(
         self, x: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """See torchvision's ``MultiScaleRoIAlign``."""
+        """See torchvision's; (N, C, k, k), channels last in memory, no less exact than ``boxes``.
+
+        Levels have each twice the stride of the one before.
+        """
         features = [x[name] for name in _POOLED if name in x]
         height = max(height for height, _ in image_shapes)
         first_stride = 2 ** round(math.log2(height / features[0].shape[-2]))
-        return pool_by_rows(features, _join(boxes), self, first_stride=first_stride)
+        rois = _join(boxes)
+        channels, (cells, _), per_cell = features[0].shape[1], self.output_size, self.sampling_ratio
+        rows = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
+        rows = rows.to(torch.promote_types(rows.dtype, rois.dtype))
+        sizes = torch.tensor([level.shape[-2:] for level in features], device=rois.device)
+        ends = (sizes.prod(dim=1) * len(features[0])).cumsum(0)
+
+        level = _levels(rois, first_stride, len(features)).long()
+        heights, widths = sizes[level].unbind(1)
+        left, top, right, bottom = (rois[:, 1:] / (first_stride * 2**level)[:, None]).unbind(1)
+        places, around = cells * per_cell, 2 * per_cell
+        rows_at, row_weights = _between_pixels(top, bottom, heights, places)
+        columns_at, column_weights = _between_pixels(left, right, widths, places)
+        first = functional.pad(ends, (1, 0))[level] + rois[:, 0].long() * heights * widths
+        starts = first[:, None, None] + rows_at * widths[:, None, None]
+        down, across = (len(rois), cells, 1, around, 1), (len(rois), 1, cells, 1, around)
+        indices = starts.view(down) + columns_at.view(across)
+        weights = row_weights.view(down) * column_weights.view(across) / per_cell**2
+        pooled = functional.embedding_bag(
+            indices.view(-1, around**2),
+            rows,
+            per_sample_weights=weights.view(-1, around**2).to(rows),
+            mode="sum",
+        )
+        return pooled.view(len(rois), cells, cells, channels).permute(0, 3, 1, 2)
 
 
 def _join(boxes: list[Tensor]) -> Tensor:
@@ -122,52 +154,6 @@ def _join(boxes: list[Tensor]) -> Tensor:
         for image, some in enumerate(boxes)
     ]
     return torch.cat(rois)
-
-
-def pool_by_rows(
-    features: list[Tensor], rois: Tensor, pooler: MultiScaleRoIAlign, *, first_stride: int
-) -> Tensor:
-    """What :func:`pool_pyramid` computes, as weighted sums of rows of a table.
-
-    The features of a pixel, of whatever level and photo, are a row; a cell is the sum of the four
-    rows around each of its samples. So all boxes are one ``embedding_bag``, whose gradients go
-    to rows that lie together in memory, where those of ``roi_align`` go to one value of each
-    channel after the other. It does not export, and looks at each cell equally closely:
-    ``sampling_ratio`` must not be 0.
-
-    Args:
-        features: Levels of (B, C, h, w), each of twice the stride of the one before.
-        rois: Index in the batch, left, top, right, bottom: (N, 5), in pixels of the photo.
-        pooler: Gives the numbers.
-        first_stride: Of the first level.
-
-    Returns:
-        (N, C, k, k), channels last in memory, no less exact than ``rois``.
-    """
-    channels, (cells, _), per_cell = features[0].shape[1], pooler.output_size, pooler.sampling_ratio
-    rows = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, channels) for level in features])
-    rows = rows.to(torch.promote_types(rows.dtype, rois.dtype))
-    sizes = torch.tensor([level.shape[-2:] for level in features], device=rois.device)
-    ends = (sizes.prod(dim=1) * len(features[0])).cumsum(0)
-
-    level = _levels(rois, first_stride, len(features)).long()
-    heights, widths = sizes[level].unbind(1)
-    left, top, right, bottom = (rois[:, 1:] / (first_stride * 2**level)[:, None]).unbind(1)
-    places = cells * per_cell
-    y, y_weights = _between_pixels(top, bottom, heights, places)
-    x, x_weights = _between_pixels(left, right, widths, places)
-    first_row = functional.pad(ends, (1, 0))[level] + rois[:, 0].long() * heights * widths
-    y = first_row[:, None, None] + y * widths[:, None, None]
-    down, across = (len(rois), cells, 1, 2 * per_cell, 1), (len(rois), 1, cells, 1, 2 * per_cell)
-    around = 4 * per_cell**2
-    pooled = functional.embedding_bag(
-        (y.view(down) + x.view(across)).view(-1, around),
-        rows,
-        per_sample_weights=(y_weights.view(down) * x_weights.view(across)).view(-1, around).to(rows)
-        / per_cell**2,
-        mode="sum",
-    )
-    return pooled.view(len(rois), cells, cells, channels).permute(0, 3, 1, 2)
 
 
 def _between_pixels(low: Tensor, high: Tensor, size: Tensor, places: int) -> tuple[Tensor, Tensor]:
