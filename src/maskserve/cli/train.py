@@ -40,9 +40,9 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|imagenet|coco|none|FILE|detectron2://NAME",
-            help="Initial weights; a checkpoint of Detectron2 is one, too. By default auto: coco "
-            "for resnet50, else imagenet.",
+            metavar="auto|imagenet|coco|none|BUNDLE|FILE|detectron2://NAME",
+            help="Initial weights: a shipped model by name or a bundle, a file, or a checkpoint of "
+            "Detectron2. By default auto: coco for resnet50, else imagenet.",
         ),
     ] = None,
     name: Annotated[
@@ -106,6 +106,7 @@ def train(
         maskserve train --data ./balloon --out runs/second --log-to tensorboard
         maskserve train --data ./cells --config recipe.toml --out runs/cells
         maskserve train --data ./mugs --init model_final.pth --out runs/mugs
+        maskserve train --data ./party --init balloon --out runs/party
         maskserve train --data ./balloon --out runs/fourth --devices 2
         maskserve train --data ./balloon --out runs/fifth --folds 5
     """

@@ -1,6 +1,6 @@
 """Mask R-CNN in torch: backbones, heads, initial weights, and the network as it is served."""
 
-from maskserve.models.build import MODELS, build_model, initialise
+from maskserve.models.build import MODELS, build_model
 from maskserve.models.detectron2 import (
     Detectron2Config,
     Detectron2Model,
@@ -10,6 +10,7 @@ from maskserve.models.detectron2 import (
     translate_detectron2_state,
 )
 from maskserve.models.inference import InferenceNetwork, TorchEngine
+from maskserve.models.initialise import initialise
 from maskserve.models.resnet import ResNetDesign, ResNetMaskRcnn
 
 __all__ = [

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from maskserve.core.errors import ParameterError
 from maskserve.core.manifest import Preprocess
 from maskserve.datasets.download import OnProgress
+from maskserve.models.bundle_weights import read_bundle_weights
 from maskserve.models.checkpoint import read_weights
 from maskserve.models.detectron2.config import read_config
 from maskserve.models.detectron2.weights import (
@@ -31,7 +33,7 @@ from maskserve.models.detectron2_zoo import (
 )
 from maskserve.models.mask_rcnn import LightDesign
 from maskserve.models.resnet import ResNetDesign
-from maskserve.runtime.bundle import shipped_bundles
+from maskserve.runtime.bundle import find_bundle, read_bundle, shipped_bundles
 
 __all__ = ["Demands", "Start", "read_start"]
 
@@ -66,12 +68,15 @@ class Start:
         state: Under this package's names.
         words: What they are, for the log and the model card.
         demands: None for plain files of weights, which ask for nothing.
+        is_bundle: Whether they are a bundle's. Its network may be changed, and those of its norms
+            that learn their statistics have none.
     """
 
     source: str
     state: Mapping[str, Tensor]
     words: str
     demands: Demands | None = None
+    is_bundle: bool = False
 
 
 def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
@@ -79,8 +84,9 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
 
     Args:
         start: ``detectron2://NAME`` for a model of Detectron2's zoo; a checkpoint of Detectron2,
-            whose ``config.yaml`` is used if it lies beside it; or a ``.safetensors`` or
-            weights-only ``.pth`` file.
+            whose ``config.yaml`` is used if it lies beside it; a ``.safetensors`` or
+            weights-only ``.pth`` file; or a bundle of a light model, by its path or, if it is
+            shipped, by its name.
         on_progress: Is told of a download.
 
     Raises:
@@ -95,14 +101,28 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
         return Start(start, translate_detectron2_state(state), start, demands)
     path = Path(start)
     if path.is_dir() or path.suffix == ".zip" or start in shipped_bundles():
-        raise ParameterError(
-            f"A training cannot start from {start}: in bundles, norms are part of other weights.",
-            hint="Start from the weights.safetensors of the run that the bundle was made from.",
-        )
+        return _read_bundle(start)
     state = read_weights(path)
     if not is_detectron2_state(state):
         return Start(start, state, path.name)
     return _read_detectron2(start, state)
+
+
+def _read_bundle(start: str) -> Start:
+    bundle = read_bundle(find_bundle(start))
+    manifest = bundle.manifest
+    settings = manifest.provenance.settings
+    try:
+        design = TypeAdapter(LightDesign).validate_python(settings.get("design"))
+    except ValidationError:
+        raise ParameterError(
+            f"A training cannot start from {start}, a {manifest.backbone}: of bundles only those "
+            "of light models (mobilenet_v2) that were trained by this package hold what it needs.",
+            hint="Start from the file of weights that the bundle was made from.",
+        ) from None
+    demands = Demands(manifest.backbone, design, manifest.preprocess, "its manifest.json")
+    words = f"bundle {manifest.name}, trained on {manifest.provenance.data}"
+    return Start(start, read_bundle_weights(bundle, design), words, demands, is_bundle=True)
 
 
 def _read_detectron2(start: str, state: dict[str, Tensor]) -> Start:

@@ -253,8 +253,8 @@ def adopt_start(settings: TrainSettings, demands: Demands) -> TrainSettings:
     return settings.model_copy(update=wanted | {"preprocess": preprocess})
 
 
-def adopt_unset(settings: TrainSettings, earlier: TrainSettings) -> TrainSettings:
-    """Settings with the model, design and preprocessing of an earlier run where none are set."""
+def adopt_unset(settings: TrainSettings, earlier: TrainSettings | Demands) -> TrainSettings:
+    """Settings with the model, design and preprocessing of earlier weights where none are set."""
     model = {"model", "design"} - settings.model_fields_set
     pixels = Preprocess.model_fields.keys() - settings.preprocess.model_fields_set
     preprocess = settings.preprocess.model_copy(

@@ -50,6 +50,7 @@ from torchvision.models.detection import MaskRCNN
 
 from maskserve.core.errors import DatasetError, SettingsError, TrainingError
 from maskserve.core.manifest import Manifest
+from maskserve.core.predictor import Image
 from maskserve.core.types import Instances
 from maskserve.datasets import (
     Dataset,
@@ -72,8 +73,8 @@ from maskserve.evaluation.coco import MIN_SCORE, predict_dataset, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
 from maskserve.models.backbones import learn_statistics
-from maskserve.models.build import NAMED_STARTS
 from maskserve.models.checkpoint import read_weights, write_weights
+from maskserve.models.initialise import NAMED_STARTS, has_same_pyramid
 from maskserve.models.start import Demands, Start, read_start
 from maskserve.reporting.history import merge_logs, write_curves
 from maskserve.reporting.run import EXAMPLES_FILE, REPORT_FILE, count_photos
@@ -81,6 +82,7 @@ from maskserve.reporting.wording import quantity
 from maskserve.runtime.files import write_file
 from maskserve.runtime.image_io import read_image, write_image
 from maskserve.runtime.predictor import EnginePredictor
+from maskserve.runtime.preprocess import to_graph_input
 from maskserve.training.averaging import KeptWeights
 from maskserve.training.config import (
     TrainSettings,
@@ -98,7 +100,7 @@ from maskserve.training.data import (
 )
 from maskserve.training.loggers import make_loggers
 from maskserve.training.module import MaskRcnnModule
-from maskserve.training.norms import join_norms
+from maskserve.training.norms import join_norms, set_statistics
 from maskserve.training.preview import draw_examples
 from maskserve.training.processes import (
     first_alone,
@@ -129,6 +131,8 @@ WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "last.ckpt"
 PROBE_FILE = "probe.jpg"
 FOLDS_FOLDER = "folds"
+
+_PHOTOS_FOR_STATISTICS = 32
 
 
 def train(settings: TrainSettings, *, data: Path, out: Path, resume: bool = False) -> Validation:
@@ -295,6 +299,8 @@ def _begin(
     """Load the initial weights, and write what a new run folder holds from the start."""
     _warn_of_seen_photos(settings, photos)
     initial = initialise(model, settings.model, start)
+    if isinstance(start, Start) and start.is_bundle and has_same_pyramid(model, start.state):
+        set_statistics(model, _some_photos(photos.train, settings))
     if settings.initial_share > 0 and not _gives_all(start, model):
         raise SettingsError(
             f"initial_share is {settings.initial_share}, but not the whole model is initialised: "
@@ -309,6 +315,12 @@ def _begin(
     write_image(out / EXAMPLES_FILE, drawn)
     write_image(out / PROBE_FILE, read_image(_fullest(photos.val).image_path))
     return record
+
+
+def _some_photos(dataset: Dataset, settings: TrainSettings) -> Iterator[Image]:
+    """The first of its photos as the network is served them."""
+    for sample in dataset.samples[:_PHOTOS_FOR_STATISTICS]:
+        yield to_graph_input(read_image(sample.image_path), settings.preprocess)
 
 
 def _gives_all(start: str | Start, model: MaskRCNN) -> bool:
@@ -399,14 +411,17 @@ def _warn_of_seen_photos(settings: TrainSettings, photos: _Photos) -> None:
 
 
 def _find_demands(settings: TrainSettings, start: Start) -> tuple[TrainSettings, Demands | None]:
-    """What initial weights ask for; those of a run also give what is not set."""
+    """What initial weights ask for; those of a run or a bundle also give what is not set."""
+    demands = start.demands
     folder = _earlier_run(settings.init)
-    if start.demands is not None or folder is None:
-        return settings, start.demands
-    earlier = read_record(folder).settings
-    settings = adopt_unset(settings, earlier)
-    place = str(folder / SETTINGS_FILE)
-    return settings, Demands(earlier.model, settings.design, earlier.preprocess, place)
+    if demands is None and folder is not None:
+        run = read_record(folder).settings
+        demands = Demands(run.model, run.design, run.preprocess, str(folder / SETTINGS_FILE))
+    elif not start.is_bundle:
+        return settings, demands
+    assert demands is not None
+    settings = adopt_unset(settings, demands)
+    return settings, replace(demands, design=settings.design)
 
 
 @contextmanager

@@ -8,15 +8,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
 from maskserve.core import Preprocess
-from maskserve.core.errors import DownloadError, ParameterError
+from maskserve.core.errors import BundleMissingError, DownloadError, ParameterError
 from maskserve.core.manifest import Postprocess
-from maskserve.models import ResNetDesign, ResNetMaskRcnn, build_model, initialise, to_detectron2
+from maskserve.models import (
+    InferenceNetwork,
+    ResNetDesign,
+    ResNetMaskRcnn,
+    TorchEngine,
+    build_model,
+    initialise,
+    to_detectron2,
+)
 from maskserve.models import detectron2_zoo as zoo
+from maskserve.models.mask_rcnn import LightDesign
 from maskserve.models.start import read_start
+from maskserve.runtime.bundle import Bundle, find_bundle, read_bundle, shipped_bundles
+from maskserve.runtime.openvino_engine import OpenVinoEngine
 
 NARROW = ResNetDesign(
     stem_channels=8,
@@ -99,10 +112,64 @@ def test_plain_weights_ask_for_nothing(tmp_path: Path) -> None:
     assert list(start.state) == ["stem.weight"]
 
 
-@pytest.mark.parametrize("name", ["balloon", "mine.zip", "."])
-def test_bundles_are_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(ParameterError, match=r"cannot start from.*weights.safetensors"):
-        read_start(name)
+class TestBundle:
+    def test_asks_for_its_network_and_pixels(self) -> None:
+        demands = read_start("balloon-fast").demands
+        assert demands is not None
+        assert demands.model == "mobilenet_v2"
+        assert isinstance(demands.design, LightDesign)
+        assert demands.design.first_stride == 8
+        assert demands.preprocess.mean == (127.5, 127.5, 127.5)
+
+    @pytest.mark.parametrize("name", sorted(shipped_bundles()))
+    def test_its_weights_answer_as_it_does(self, name: str) -> None:
+        bundle = read_bundle(find_bundle(name))
+        start = read_start(name)
+        assert start.demands is not None
+        model = build_model(
+            start.demands.model,
+            classes=len(bundle.manifest.classes),
+            preprocess=start.demands.preprocess,
+            design=start.demands.design,
+        )
+        assert "made anew" not in initialise(model, start.demands.model, start)
+        photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        found = TorchEngine(InferenceNetwork(model)).infer(photo, min_score=0.0)
+        expected = OpenVinoEngine(bundle.model, precision="f32").infer(photo, min_score=0.0)
+        assert len(found.scores) > 0
+        np.testing.assert_allclose(found.scores[:5], expected.scores[:5], atol=1e-3)
+        np.testing.assert_allclose(found.boxes_xyxy[:5], expected.boxes_xyxy[:5], atol=0.05)
+        np.testing.assert_allclose(found.mask_grids[:5], expected.mask_grids[:5], atol=1e-3)
+
+    def test_one_that_was_rounded_to_integers_is_refused(self, tmp_path: Path) -> None:
+        bundle = read_bundle(find_bundle("balloon-fast"))
+        graph = onnx.load_from_string(bundle.model)
+        for tensor in graph.graph.initializer:
+            if tensor.name.startswith("model.roi_heads.mask_head"):
+                tensor.name += ".rounded"
+        path = _rewritten(bundle, graph.SerializeToString(), tmp_path)
+        with pytest.raises(ParameterError, match=r"cannot start from.*quantised since"):
+            read_start(str(path))
+
+    def test_one_of_another_origin_is_refused(self, tmp_path: Path) -> None:
+        bundle = read_bundle(find_bundle("balloon-fast"))
+        provenance = bundle.manifest.provenance.model_copy(update={"settings": {}})
+        manifest = bundle.manifest.model_copy(update={"provenance": provenance})
+        path = _rewritten(replace(bundle, manifest=manifest), bundle.model, tmp_path)
+        with pytest.raises(ParameterError, match=r"only those of light models"):
+            read_start(str(path))
+
+    def test_a_folder_that_is_none_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(BundleMissingError, match=r"manifest\.json"):
+            read_start(str(tmp_path))
+
+
+def _rewritten(bundle: Bundle, model: bytes, folder: Path) -> Path:
+    files = {"model.onnx": sha256(model).hexdigest()}
+    manifest = bundle.manifest.model_copy(update={"files": files})
+    (folder / "model.onnx").write_bytes(model)
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return folder
 
 
 def test_the_zoo_is_that_of_its_documentation() -> None:

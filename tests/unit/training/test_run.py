@@ -19,10 +19,13 @@ from maskserve.core.manifest import Postprocess, Preprocess
 from maskserve.datasets.synthetic import write_via_dataset
 from maskserve.models import ResNetDesign, ResNetMaskRcnn, to_detectron2
 from maskserve.models.checkpoint import write_weights
+from maskserve.models.mask_rcnn import LightDesign
+from maskserve.runtime.bundle import find_bundle, read_manifest
 from maskserve.training import TrainSettings, Validation, run, train
 from maskserve.training.config import ExtraSettings
 from maskserve.training.record import RunRecord, read_record
 
+GREY = (127.5, 127.5, 127.5)
 Start = Callable[[TrainSettings], RunRecord]
 
 
@@ -221,3 +224,24 @@ def test_a_run_that_starts_from_another_needs_its_pixels(quick_run: Path, start:
     other = Preprocess(mean=(1.0, 2.0, 3.0))
     with pytest.raises(SettingsError, match=r"preprocess.mean is set to \(1.0, .*settings.json"):
         start(TrainSettings(init=str(quick_run / "weights.safetensors"), preprocess=other))
+
+
+def test_a_run_starts_from_a_bundle(start: Start, tmp_path: Path) -> None:
+    design = LightDesign(**_design_of("balloon-fast") | {"proposals": 20})
+    settings = TrainSettings(
+        init="balloon-fast",
+        initial_share=0.5,
+        design=design,
+        class_name="balloon",
+        preprocess=Preprocess(
+            short_side_px=64, max_side_px=96, mean=(127.5,) * 3, std=(127.5,) * 3
+        ),
+    )
+    record = start(settings)
+    assert record.settings.design == design
+    assert record.initial_weights.startswith("model from bundle balloon-fast, trained on balloon")
+
+
+def _design_of(bundle: str) -> dict[str, Any]:
+    settings = read_manifest(find_bundle(bundle)).provenance.settings
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings["design"].items()}
