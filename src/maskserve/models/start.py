@@ -38,6 +38,7 @@ from maskserve.runtime.bundle import find_bundle, read_bundle, shipped_bundles
 __all__ = ["Demands", "Start", "read_start"]
 
 _CONFIG_NAME = "config.yaml"  # as Detectron2's trainer calls it
+_RUN_WEIGHTS_NAME = "weights.safetensors"
 _LAST_BLOCK = re.compile(r"backbone\.bottom_up\.res4\.(\d+)\.conv1\.weight")
 _DEPTHS = {5: 50, 22: 101, 35: 152}  # by the last block of res4
 
@@ -90,7 +91,9 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
         on_progress: Is told of a download.
 
     Raises:
-        ParameterError: There is no such file or model, or the file holds no weights.
+        ParameterError: There is no such file or model, or it holds no weights to start from.
+        UnknownModelError: There is no shipped model or bundle of that name.
+        BundleError: The bundle is incomplete or damaged.
         SettingsError: The config beside a checkpoint is of another kind of model.
         DownloadError: The zoo's file cannot be downloaded.
     """
@@ -100,7 +103,7 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
         demands = _demands(published.design, published.preprocess, "its config in the model zoo")
         return Start(start, translate_detectron2_state(state), start, demands)
     path = Path(start)
-    if path.is_dir() or path.suffix == ".zip" or start in shipped_bundles():
+    if _may_be_bundle(path) or start in shipped_bundles():
         return _read_bundle(start)
     state = read_weights(path)
     if not is_detectron2_state(state):
@@ -108,7 +111,15 @@ def read_start(start: str, *, on_progress: OnProgress | None = None) -> Start:
     return _read_detectron2(start, state)
 
 
+def _may_be_bundle(path: Path) -> bool:
+    """Whether it is one, or a name of one that is not there."""
+    return path.is_dir() or path.suffix == ".zip" or not (path.suffix or path.exists())
+
+
 def _read_bundle(start: str) -> Start:
+    weights = Path(start, _RUN_WEIGHTS_NAME)
+    if weights.is_file():
+        raise ParameterError(f"{start} is a run, not a bundle.", hint=f"Start from {weights}.")
     bundle = read_bundle(find_bundle(start))
     manifest = bundle.manifest
     settings = manifest.provenance.settings

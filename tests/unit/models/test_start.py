@@ -14,7 +14,12 @@ import pytest
 import torch
 
 from maskserve.core import Preprocess
-from maskserve.core.errors import BundleMissingError, DownloadError, ParameterError
+from maskserve.core.errors import (
+    BundleMissingError,
+    DownloadError,
+    ParameterError,
+    UnknownModelError,
+)
 from maskserve.core.manifest import Postprocess
 from maskserve.models import (
     InferenceNetwork,
@@ -158,6 +163,16 @@ class TestBundle:
         path = _rewritten(replace(bundle, manifest=manifest), bundle.model, tmp_path)
         with pytest.raises(ParameterError, match=r"only those of light models"):
             read_start(str(path))
+
+    def test_an_unknown_name_tells_the_nearest(self) -> None:
+        with pytest.raises(UnknownModelError) as caught:
+            read_start("baloon")
+        assert "Did you mean “balloon”" in (caught.value.hint or "")
+
+    def test_a_run_is_told_from_one(self, tmp_path: Path) -> None:
+        (tmp_path / "weights.safetensors").touch()
+        with pytest.raises(ParameterError, match=r"is a run.*Start from .*weights.safetensors"):
+            read_start(str(tmp_path))
 
     def test_a_folder_that_is_none_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(BundleMissingError, match=r"manifest\.json"):
