@@ -92,6 +92,15 @@ def train(
             show_default=False,
         ),
     ] = None,
+    refit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Train once more as in this run, but also on the photos that it held out; its "
+            "figures and threshold stay.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a model on a few dozen annotated photos.
 
@@ -109,6 +118,7 @@ def train(
         maskserve train --data ./party --init balloon --out runs/party
         maskserve train --data ./balloon --out runs/fourth --devices 2
         maskserve train --data ./balloon --out runs/fifth --folds 5
+        maskserve train --data ./balloon --out runs/sixth --refit runs/first
     """
     with train_extra():
         from maskserve.training import train as run_training
@@ -130,6 +140,7 @@ def train(
             "val_split": val_split,
             "val_fraction": val_fraction,
             "folds": folds,
+            "refit": refit,
         },
     )
     check_processes(devices, nodes)

@@ -80,8 +80,9 @@ class RunSummary:
         train: What it learned from.
         backgrounds: Photos that show nothing, which it learned from as well.
         val: What it was validated on, and its threshold was chosen by.
-        fold_mask_ap: Of a cross-validation: mask AP of each of the models that were measured in
-            its place, on the photos that they had not seen; else nothing.
+        fold_mask_ap: Mask AP of each of the models that were measured in its place, on the photos
+            that they had not learned from: the folds of a cross-validation, or the one run that
+            a refit repeats; else nothing.
         step: Of the last validation.
         planned_steps: Which the run was to have.
         seconds: Of work until then.
@@ -131,7 +132,12 @@ def write_run_report(run: Path, summary: RunSummary, findings: Findings) -> Path
     manifest = summary.manifest
     classes = ", ".join(manifest.classes[:8]) + (" …" if len(manifest.classes) > 8 else "")
     measured = f"on {quantity(summary.val.photos, 'photo')} that it did not learn from"
-    if summary.fold_mask_ap:
+    if len(summary.fold_mask_ap) == 1:
+        measured = (
+            f"on {quantity(summary.val.photos, 'photo')} of them by another model, which was "
+            "trained in the same way without them"
+        )
+    elif summary.fold_mask_ap:
         measured = (
             f"by cross-validation: on each of them by one of {len(summary.fold_mask_ap)} other "
             f"models that did not learn from it. Mask AP by fold: {_by_fold(summary)}"
@@ -192,7 +198,14 @@ def describe_limits(summary: RunSummary) -> list[str]:
     """What the numbers of a run do not show, as far as it can be read from the run itself."""
     train, val = summary.train, summary.val
     metrics = next(iter(summary.manifest.metrics.values()), {}).get("segm", {})
-    if summary.fold_mask_ap:
+    if len(summary.fold_mask_ap) == 1:
+        measured = (
+            "The numbers are those of another model, which was trained in the same way without the "
+            "photos that it is measured on. The model itself learned from these, too, so it may be "
+            "a little better. They chose the threshold and were looked at during the other's "
+            "training. Measure on photos that nothing was chosen by."
+        )
+    elif summary.fold_mask_ap:
         measured = (
             f"The numbers are those of {len(summary.fold_mask_ap)} models, each on the photos that "
             f"it did not learn from; mask AP by fold: {_by_fold(summary)}. The model itself "
@@ -270,7 +283,7 @@ def _training(run: Path, summary: RunSummary) -> Markup:
         "falling, the network learns the photos by heart: it needs more photos, or fewer "
         "steps.</p>\n{}"
     ).format(side_by_side(*charts))
-    if summary.fold_mask_ap:
+    if len(summary.fold_mask_ap) > 1:
         body += Markup(
             "<p>AP against steps is in the reports of the folds, "
             "<code>folds/1/report.html</code> and so on.</p>\n"

@@ -61,6 +61,8 @@ class _Settings(BaseModel):
 
 _PIXELS = ("channel_order", "mean", "std")
 """Of the preprocessing, what weights depend on."""
+_FREE_IN_REFIT = frozenset({"refit", "name", "loggers", "workers"})
+"""What may differ from the run that is trained once more."""
 
 
 class AugmentSettings(_Settings):
@@ -153,6 +155,9 @@ class TrainSettings(_Settings):
     on, and then the model itself on all of them."""
     fold: Count | None = None
     """Train one of these models alone, from 1."""
+    refit: str | None = None
+    """A finished run that is to be trained once more in the same way, but also on the photos that
+    it held out. See :func:`adopt_refit`."""
     precision: Literal["auto", "bf16", "f32"] = "auto"
     """auto: bfloat16 autocast where the processor computes it natively."""
     batch_norm: Literal["auto", "fixed", "learned"] = "auto"
@@ -193,8 +198,13 @@ class TrainSettings(_Settings):
 
     @property
     def is_cross_validated(self) -> bool:
-        """Whether it learns from all photos, and others were measured in its place."""
+        """Whether it learns from all photos, and its folds are measured in its place."""
         return self.folds is not None and self.fold is None
+
+    @property
+    def has_stand_ins(self) -> bool:
+        """Whether it learns from all photos, and other models are measured in its place."""
+        return self.is_cross_validated or self.refit is not None
 
     @property
     def learns_statistics(self) -> bool:
@@ -263,6 +273,32 @@ def adopt_unset(settings: TrainSettings, earlier: TrainSettings | Demands) -> Tr
     return settings.model_copy(
         update={key: getattr(earlier, key) for key in model} | {"preprocess": preprocess}
     )
+
+
+def adopt_refit(settings: TrainSettings, earlier: TrainSettings) -> TrainSettings:
+    """The settings of a run, for training it once more on all photos.
+
+    Args:
+        settings: ``refit`` names the run. Name, loggers and workers may be others.
+        earlier: The run's.
+
+    Raises:
+        SettingsError: The run held out none of its photos, or something else is set than it had.
+    """
+    if earlier.has_stand_ins or earlier.val_split is not None:
+        raise SettingsError(
+            f"{settings.refit} has learned from all of its photos: there is nothing to add.",
+            hint="A refit adds the photos that val_fraction held out of a run.",
+        )
+    for key in sorted(settings.model_fields_set - _FREE_IN_REFIT):
+        if getattr(settings, key) != getattr(earlier, key):
+            raise SettingsError(
+                f"{key} is not what {settings.refit} was trained with, whose figures would not "
+                "describe this training.",
+                hint=f"Leave {key} out: a refit takes over all settings.",
+            )
+    free = {key: getattr(settings, key) for key in settings.model_fields_set & _FREE_IN_REFIT}
+    return earlier.model_copy(update=free)
 
 
 def _short(value: object) -> str:

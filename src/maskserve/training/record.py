@@ -89,7 +89,8 @@ class RunRecord(BaseModel):
         photos = len(self.val_photos)
         if self.settings.is_cross_validated:
             return f"{quantity(photos, 'photo')}, cross-validated in {self.settings.folds} folds"
-        return quantity(photos, "validation photo")
+        measured = quantity(photos, "validation photo")
+        return f"{measured}, before the refit" if self.settings.refit else measured
 
 
 def _backbone_of(settings: TrainSettings) -> str:
@@ -124,7 +125,8 @@ class Validation(BaseModel):
     """On the backgrounds that chose the threshold (``val``), and on those that nothing was
     chosen by (``test``); filled at the end of the run if there are backgrounds."""
     fold_mask_ap: tuple[float, ...] = ()
-    """Of a cross-validation: mask AP of each fold, whose photos are few."""
+    """Of the models that are measured in its place, such as folds: mask AP of each, on the photos
+    that it has not learned from."""
 
 
 def read_record(run: Path) -> RunRecord:

@@ -86,6 +86,7 @@ from maskserve.runtime.preprocess import to_graph_input
 from maskserve.training.averaging import KeptWeights
 from maskserve.training.config import (
     TrainSettings,
+    adopt_refit,
     adopt_start,
     adopt_unset,
     settings_sha256,
@@ -190,6 +191,7 @@ def _console() -> Console:
 
 def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> Validation:
     console = _console()
+    settings = first_alone(partial(_find_refit, settings))
     together(partial(_check_batch_size, settings))
     find_start = partial(_find_start, settings, out, console, resume=resume)
     found, start = together(find_start if is_first() else lambda: (settings, "none"))
@@ -205,7 +207,7 @@ def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> V
         model.load_state_dict(from_first(model.state_dict()))
     if checkpoint is not None:
         console.print(f"Resuming {out} from its last checkpoint.")
-    validated = "" if settings.is_cross_validated else f"; validating on {_count(photos.val)}"
+    validated = "" if settings.has_stand_ins else f"; validating on {_count(photos.val)}"
     console.print(
         f"Training {settings.model} ({record.initial_weights}) on {_count(photos.train)}"
         f"{validated}."
@@ -230,6 +232,20 @@ def _train(settings: TrainSettings, data: Path, out: Path, *, resume: bool) -> V
     return first_alone(partial(read_validation, out))
 
 
+def _find_refit(settings: TrainSettings) -> TrainSettings:
+    """Settings to train with: those of the run that is to be trained once more, if there is one."""
+    if settings.refit is None:
+        return settings
+    run = Path(settings.refit)
+    earlier = read_record(run).settings
+    if read_validation(run).step < earlier.steps:
+        raise TrainingError(
+            f"{run} has not come to its end, so it does not show what a refit would be like.",
+            hint="Go on with it first, with --resume.",
+        )
+    return adopt_refit(settings, earlier)
+
+
 def _check_batch_size(settings: TrainSettings) -> None:
     if settings.batch_size % process_count():
         raise SettingsError(
@@ -239,8 +255,11 @@ def _check_batch_size(settings: TrainSettings) -> None:
         )
 
 
-def _read_folds(settings: TrainSettings, data: Path, out: Path) -> list[Instances]:
-    """What was found on each training photo by the model that has not seen it."""
+def _read_stand_ins(settings: TrainSettings, data: Path, out: Path) -> list[Instances]:
+    """What was found on each photo to measure by the model that has not learned from it."""
+    if settings.refit is not None:
+        _, held_out = _load_splits(settings, data)
+        return read_predictions(Path(settings.refit, PREDICTIONS_FILE), held_out)
     found: dict[int, Instances] = {}
     for fold, folder in _fold_folders(settings, out):
         _, val_set = _load_splits(settings.model_copy(update={"fold": fold}), data)
@@ -398,7 +417,7 @@ def _initial_weights(settings: TrainSettings) -> str:
 def _warn_of_seen_photos(settings: TrainSettings, photos: _Photos) -> None:
     """Say so if what the training starts from has learned from photos that it is measured on."""
     run = _earlier_run(_initial_weights(settings))
-    if run is None or settings.is_cross_validated:
+    if run is None or settings.has_stand_ins:
         return
     seen = sorted({*read_record(run).train_photos} & {*_names(photos.val)})
     if seen:
@@ -452,8 +471,8 @@ class _Validator(Callback):
         record: The run.
         photos: Its photos.
         console: For a line about each validation.
-        data: The data set's folder. After a cross-validation, what the folds have found in it is
-            measured in place of what these weights find.
+        data: The data set's folder. If other models stand in for this one, what they have found
+            in it is measured.
     """
 
     def __init__(
@@ -494,7 +513,7 @@ class _Validator(Callback):
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        if self._record.settings.is_cross_validated:
+        if self._record.settings.has_stand_ins:
             self._validate(trainer, pl_module)
 
     def _validate(
@@ -505,10 +524,10 @@ class _Validator(Callback):
         model, step = pl_module.model, trainer.global_step
         predictor = _predictor(model, self._record.manifest())
         predictions = []
-        if not self._record.settings.is_cross_validated:
+        if not self._record.settings.has_stand_ins:
             predictions = _predict_samples(predictor, self._dataset)
         elif is_first():
-            predictions = _read_folds(self._record.settings, self._data, self._out)
+            predictions = _read_stand_ins(self._record.settings, self._data, self._out)
         on_empty = {"val": _predict_photos(predictor, self._backgrounds.val)}
         if step >= self._record.settings.steps:  # the rest of the photos is for the end alone
             on_empty["test"] = _predict_photos(predictor, self._backgrounds.test)
@@ -555,7 +574,7 @@ class _Validator(Callback):
             coverage_error=coverage_error(photos),
             metrics=metrics.summary(),
             false_finds=false_finds,
-            fold_mask_ap=self._fold_mask_ap(),
+            fold_mask_ap=self._stand_ins_mask_ap(),
         )
         write_weights(self._out / WEIGHTS_FILE, model.state_dict())
         write_file(self._out / VALIDATION_FILE, result.model_dump_json(indent=2) + "\n")
@@ -571,10 +590,14 @@ class _Validator(Callback):
         )
         return {"val_mask_ap": mask_ap, "val_box_ap": box_ap}
 
-    def _fold_mask_ap(self) -> tuple[float, ...]:
-        if not self._record.settings.is_cross_validated:
+    def _stand_ins_mask_ap(self) -> tuple[float, ...]:
+        settings = self._record.settings
+        if not settings.has_stand_ins:
             return ()
-        folders = [folder for _, folder in _fold_folders(self._record.settings, self._out)]
+        if settings.refit is not None:
+            folders = [Path(settings.refit)]
+        else:
+            folders = [folder for _, folder in _fold_folders(settings, self._out)]
         return tuple(read_validation(folder).metrics["segm"].get("AP", 0.0) for folder in folders)
 
 
@@ -663,12 +686,14 @@ def _load_splits(settings: TrainSettings, data: Path) -> tuple[Dataset, Dataset]
     train_set = load(split=only_split or ("train" if splits else None))
     if settings.val_split is not None:
         return train_set, load(split=settings.val_split)
-    if settings.folds is not None:
-        if settings.fold is None:  # measured on what it learns from, but by other models
-            return train_set, train_set
-        folds, fold = settings.folds, settings.fold
-        return fold_dataset(train_set, folds=folds, fold=fold, seed=settings.holds_out_by)
-    return split_dataset(train_set, fraction=settings.val_fraction, seed=settings.holds_out_by)
+    if settings.is_cross_validated:  # measured on what it learns from, but by other models
+        return train_set, train_set
+    seed = settings.holds_out_by
+    if settings.folds is not None and settings.fold is not None:
+        divided = fold_dataset(train_set, folds=settings.folds, fold=settings.fold, seed=seed)
+    else:
+        divided = split_dataset(train_set, fraction=settings.val_fraction, seed=seed)
+    return (train_set, divided[1]) if settings.refit else divided
 
 
 def _load_extra(settings: TrainSettings, dataset: Dataset) -> Dataset | None:
@@ -779,7 +804,7 @@ def _trainer(
         logger=loggers,
         log_every_n_steps=min(10, settings.steps_per_epoch),
         num_sanity_val_steps=0,
-        limit_val_batches=0 if settings.is_cross_validated else None,
+        limit_val_batches=0 if settings.has_stand_ins else None,
         enable_model_summary=False,
         callbacks=[
             KeptWeights(steps=averaged_steps, initial_share=settings.initial_share),
