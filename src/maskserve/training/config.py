@@ -33,6 +33,7 @@ __all__ = [
     "BackgroundSettings",
     "ExtraSettings",
     "TrainSettings",
+    "adopt_refit",
     "adopt_start",
     "adopt_unset",
     "read_settings",

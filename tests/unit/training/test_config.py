@@ -68,7 +68,7 @@ def test_hash_tells_settings_apart() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipes_are_valid(recipe: Path) -> None:
-    name = re.sub("-(further|crowds|prints)$", "", recipe.stem)
+    name = re.sub("-(start|further|prints)$", "", recipe.stem)
     assert read_settings(recipe, {}).name == name
 
 
