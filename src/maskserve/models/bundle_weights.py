@@ -52,10 +52,8 @@ def read_bundle_weights(bundle: Bundle, design: LightDesign) -> dict[str, Tensor
         design=design,
     )
     graph = onnx.load_from_string(bundle.model).graph
-    state: dict[str, Tensor] = model.state_dict()
     try:
-        found = dict(_match(model, graph))
-        model.load_state_dict(state | found)
+        model.load_state_dict(model.state_dict() | dict(_match(model, graph)))
     except (KeyError, RuntimeError):
         raise ParameterError(
             f"A training cannot start from {bundle.path}: its graph does not hold the weights of "
@@ -63,7 +61,8 @@ def read_bundle_weights(bundle: Bundle, design: LightDesign) -> dict[str, Tensor
             hint="Start from the bundle that was exported, not from one that was quantised since, "
             "or from the weights.safetensors of its run.",
         ) from None
-    return state | found
+    state: dict[str, Tensor] = model.state_dict()
+    return state
 
 
 def _match(model: nn.Module, graph: GraphProto) -> Iterator[tuple[str, Tensor]]:
@@ -75,10 +74,10 @@ def _match(model: nn.Module, graph: GraphProto) -> Iterator[tuple[str, Tensor]]:
     constants = _constants(graph)
     named, nameless = {}, []
     for name, filters in _filters(graph, constants):
-        if name in named or not name.startswith(_PREFIX):
-            nameless.append(filters)
-        else:
+        if name.startswith(_PREFIX):
             named[name] = filters
+        else:
+            nameless.append(filters)
     rest = iter(nameless)
     done = set()
     for conv, norm in _normed_convolutions(model):

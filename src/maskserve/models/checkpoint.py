@@ -18,7 +18,10 @@ from maskserve.core.errors import ParameterError
 from maskserve.models.numpy_pickle import load_arrays
 from maskserve.runtime.files import replacing
 
-__all__ = ["load_matching", "read_weights", "write_weights"]
+__all__ = ["WEIGHTS_FILE", "load_matching", "read_weights", "write_weights"]
+
+WEIGHTS_FILE = "weights.safetensors"
+"""A run's weights, in its folder."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from maskserve.core.errors import ParameterError
 from maskserve.core.manifest import Preprocess
 from maskserve.datasets.download import OnProgress
 from maskserve.models.bundle_weights import read_bundle_weights
-from maskserve.models.checkpoint import read_weights
+from maskserve.models.checkpoint import WEIGHTS_FILE, read_weights
 from maskserve.models.detectron2.config import read_config
 from maskserve.models.detectron2.weights import (
     add_levels,
@@ -38,7 +38,6 @@ from maskserve.runtime.bundle import find_bundle, read_bundle, shipped_bundles
 __all__ = ["Demands", "Start", "read_start"]
 
 _CONFIG_NAME = "config.yaml"  # as Detectron2's trainer calls it
-_RUN_WEIGHTS_NAME = "weights.safetensors"
 _LAST_BLOCK = re.compile(r"backbone\.bottom_up\.res4\.(\d+)\.conv1\.weight")
 _DEPTHS = {5: 50, 22: 101, 35: 152}  # by the last block of res4
 
@@ -117,7 +116,7 @@ def _may_be_bundle(path: Path) -> bool:
 
 
 def _read_bundle(start: str) -> Start:
-    weights = Path(start, _RUN_WEIGHTS_NAME)
+    weights = Path(start, WEIGHTS_FILE)
     if weights.is_file():
         raise ParameterError(f"{start} is a run, not a bundle.", hint=f"Start from {weights}.")
     bundle = read_bundle(find_bundle(start))

@@ -125,9 +125,9 @@ class TrainSettings(_Settings):
     """Name of the model in manifests and in the API."""
     model: Literal["mobilenet_v2", "resnet50", "resnet101"] = "mobilenet_v2"
     init: str = "auto"
-    """Initial weights: imagenet, coco (resnet50), none, a file, detectron2://NAME for one of
-    Detectron2's zoo, or auto: the most that torchvision has for the model, coco for resnet50 and
-    imagenet for the others. See :func:`adopt_start`."""
+    """Initial weights: imagenet, coco (resnet50), none, a shipped model or a bundle, a file,
+    detectron2://NAME for one of Detectron2's zoo, or auto: the most that torchvision has for the
+    model, coco for resnet50 and imagenet for the others. See :func:`adopt_start`."""
     seed: int = 0
     """Of everything random: first weights of what has none, order and augmentation of photos, and,
     without ``split_seed``, which photos are held out."""

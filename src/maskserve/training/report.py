@@ -78,7 +78,7 @@ def _changed(settings: TrainSettings) -> dict[str, Any]:
     """Settings that differ from the defaults, by dotted key; of files and folders the name."""
     defaults = _flatten(TrainSettings().model_dump(mode="json"))
     return {
-        key: Path(value).name if key == "init" or key.endswith(".folder") else value
+        key: Path(value).name if key in ("init", "refit") or key.endswith(".folder") else value
         for key, value in _flatten(settings.model_dump(mode="json")).items()
         if value != defaults.get(key) and key != "loggers"
     }

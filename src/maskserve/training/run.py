@@ -73,7 +73,7 @@ from maskserve.evaluation.coco import MIN_SCORE, predict_dataset, predict_photos
 from maskserve.evaluation.gallery import draw_gallery
 from maskserve.models import InferenceNetwork, TorchEngine, build_model, initialise
 from maskserve.models.backbones import learn_statistics
-from maskserve.models.checkpoint import read_weights, write_weights
+from maskserve.models.checkpoint import WEIGHTS_FILE, read_weights, write_weights
 from maskserve.models.initialise import NAMED_STARTS, has_same_pyramid
 from maskserve.models.start import Demands, Start, read_start
 from maskserve.reporting.history import merge_logs, write_curves
@@ -128,7 +128,6 @@ from maskserve.training.report import PREDICTIONS_FILE, write_reports
 
 __all__ = ["PROBE_FILE", "load_run", "load_run_predictor", "report_run", "train"]
 
-WEIGHTS_FILE = "weights.safetensors"
 CHECKPOINT_FILE = "last.ckpt"
 PROBE_FILE = "probe.jpg"
 FOLDS_FOLDER = "folds"

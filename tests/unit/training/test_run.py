@@ -226,16 +226,14 @@ def test_a_run_that_starts_from_another_needs_its_pixels(quick_run: Path, start:
         start(TrainSettings(init=str(quick_run / "weights.safetensors"), preprocess=other))
 
 
-def test_a_run_starts_from_a_bundle(start: Start, tmp_path: Path) -> None:
+def test_a_run_starts_from_a_bundle(start: Start) -> None:
     design = LightDesign(**_design_of("balloon-fast") | {"proposals": 20})
     settings = TrainSettings(
         init="balloon-fast",
         initial_share=0.5,
         design=design,
         class_name="balloon",
-        preprocess=Preprocess(
-            short_side_px=64, max_side_px=96, mean=(127.5,) * 3, std=(127.5,) * 3
-        ),
+        preprocess=Preprocess(short_side_px=64, max_side_px=96, mean=GREY, std=GREY),
     )
     record = start(settings)
     assert record.settings.design == design
