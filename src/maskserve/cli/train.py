@@ -15,6 +15,7 @@ from maskserve.cli.data_options import (
     FormatOption,
 )
 from maskserve.cli.extras import train_extra
+from maskserve.runtime.allocator import keep_large_blocks
 
 __all__ = ["train"]
 
@@ -145,6 +146,7 @@ def train(
     )
     check_processes(devices, nodes)
     if devices in (None, 1) or started_by_torchrun():
+        keep_large_blocks()
         run_training(settings, data=data, out=out, resume=resume)
     else:
         from maskserve.training.launch import start_processes

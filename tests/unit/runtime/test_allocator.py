@@ -30,3 +30,35 @@ def test_threads_keep_nothing_of_the_photos_that_they_decoded() -> None:
         [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True
     )
     assert int(ended.stdout) < 20 * 2**20  # 100 MB and more otherwise
+
+
+_KEEPS = """
+import resource
+from maskserve.runtime.allocator import keep_large_blocks
+import numpy as np
+
+def faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def use() -> None:
+    np.ones(2**26, np.uint8)
+
+use()
+before = faults()
+use()
+print(faults() - before)
+assert keep_large_blocks()
+use()
+before = faults()
+use()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do as they like")
+def test_what_is_kept_is_not_asked_for_again() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _KEEPS], capture_output=True, text=True, check=True
+    )
+    without, kept = map(int, ended.stdout.split())
+    assert kept < without / 10
