@@ -17,7 +17,6 @@ from onnx import GraphProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 
 from maskserve.core.errors import ParameterError
-from maskserve.models.backbones import FixedBatchNorm2d
 from maskserve.models.build import build_model
 from maskserve.models.mask_rcnn import LightDesign
 from maskserve.runtime.bundle import Bundle
@@ -83,10 +82,8 @@ def _match(model: nn.Module, graph: GraphProto) -> Iterator[tuple[str, Tensor]]:
     done = set()
     for conv, norm in _normed_convolutions(model):
         weight, shift = named.get(f"{_PREFIX}{conv}.weight") or next(rest)
-        length = torch.ones(len(weight))
-        if not isinstance(model.get_submodule(norm), FixedBatchNorm2d):
-            length = weight.flatten(1).norm(dim=1)
-            length = torch.where(length > 0, length, 1.0)
+        length = weight.flatten(1).norm(dim=1)
+        length = torch.where(length > 0, length, 1.0)
         yield f"{conv}.weight", weight / length.view(-1, 1, 1, 1)
         yield f"{norm}.weight", length
         yield f"{norm}.bias", shift
