@@ -106,6 +106,7 @@ def start_processes(settings: TrainSettings, instances: int) -> Iterator[dict[st
         ends[name], other = context.Pipe()
         arguments = (other, settings, way, instances)
         context.Process(target=make_steps, args=arguments, daemon=True).start()
+        other.close()  # or a process that was killed would be waited for
     yield ends
     for end in ends.values():
         end.send("end")
