@@ -22,7 +22,9 @@ from maskserve.training import TrainSettings, run
 from maskserve.training.config import read_settings
 from maskserve.training.module import MaskRcnnModule
 from maskserve.training.norms import join_norms
+from maskserve.training.photos import load_photos
 from maskserve.training.processes import is_first, join_processes
+from maskserve.training.trainer import train_loader, training_devices, val_loader
 
 
 class _Recorder(lightning.Callback):
@@ -39,7 +41,7 @@ def train_in_float64(
 ) -> tuple[list[dict[str, float]], Mapping[str, Tensor]]:
     """What is logged at each step, and the averaged weights after the last one."""
     recorder = _Recorder()
-    photos = run._load_photos(settings, data)
+    photos = load_photos(settings, data)
     model = run._build_model(settings, photos)
     join_norms(model)
     options: dict[str, Any] = dict.fromkeys(
@@ -48,7 +50,7 @@ def train_in_float64(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
-            **run._where(),
+            **training_devices(),
             **options,
             max_epochs=settings.epochs,
             precision="64-true",
@@ -56,8 +58,8 @@ def train_in_float64(
         )
         trainer.fit(
             MaskRcnnModule(model, settings, val_photos=len(photos.val)),
-            run._train_loader(photos.examples(settings), settings),
-            run._val_loader(photos.val, settings),
+            train_loader(photos.examples(settings), settings),
+            val_loader(photos.val, settings),
         )
     return recorder.steps, model.state_dict()
 

@@ -25,7 +25,8 @@ from maskserve.datasets.synthetic import write_via_dataset
 from maskserve.models import build_model, initialise
 from maskserve.models.checkpoint import write_weights
 from maskserve.runtime.image_io import write_image
-from maskserve.training import read_settings, run, train
+from maskserve.training import read_settings, run, train, validator
+from maskserve.training.photos import load_photos
 from maskserve.training.record import read_record
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
@@ -162,7 +163,7 @@ def _assert_same_outcome(one: str, other: str) -> None:
         values = [row[name] for row in rows]
         assert [row[name] for row in other_rows] == pytest.approx(values, rel=1e-3), name
     settings = read_record(Path(one)).settings
-    start = run._build_model(settings, run._load_photos(settings, Path("shapes")))
+    start = run._build_model(settings, load_photos(settings, Path("shapes")))
     initialise(start, settings.model, settings.init)
     weights, other_weights = (
         load_file(Path(name) / "weights.safetensors") for name in (one, other)
@@ -275,7 +276,7 @@ def test_two_processes_go_on_where_one_was_interrupted(
         write_weights(path, weights)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "write_weights", fail_the_second_time)
+        patched.setattr(validator, "write_weights", fail_the_second_time)
         with pytest.raises(OSError, match="full"):
             _train_here("killed.toml", "interrupted")
     resumed = subprocess.run(

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from maskserve.core.errors import SettingsError
 from maskserve.models.checkpoint import read_weights, write_weights
-from maskserve.training import TrainSettings, run, train
+from maskserve.training import TrainSettings, train
 from maskserve.training.averaging import KeptWeights
 from maskserve.training.record import read_validation
+from maskserve.training.validator import Validator
 
 SHARE = 0.25
 HEAD_SIZES = {"weight": (16,), "bias": ()}
@@ -63,7 +64,7 @@ def test_the_initial_weights_keep_their_share_also_over_a_kill(
 
     out = tmp_path / "mixed"
     with monkeypatch.context() as patch:
-        patch.setattr(run._Validator, "_measure", _kill_at_the_second(run._Validator._measure))
+        patch.setattr(Validator, "_measure", _kill_at_the_second(Validator._measure))
         with pytest.raises(_KilledError):
             train(mixed, data=shapes_folder, out=out)
     assert read_validation(out).step == 1

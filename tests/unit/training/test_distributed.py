@@ -14,7 +14,7 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from maskserve.core.errors import DatasetError, MaskserveError, SettingsError
 from maskserve.models.backbones import FixedBatchNorm2d
-from maskserve.training import TrainSettings, processes, run
+from maskserve.training import TrainSettings, photos, processes, run
 from maskserve.training.data import StepSampler
 from maskserve.training.norms import JointBatchNorm2d, join_norms
 from maskserve.training.record import read_record
@@ -164,12 +164,12 @@ def test_another_data_set_on_another_machine_is_noticed(
     monkeypatch: pytest.MonkeyPatch, quick_run: Any, shapes_folder: Any, quick: TrainSettings
 ) -> None:
     record = read_record(quick_run)
-    photos = run._load_photos(quick, shapes_folder)
-    monkeypatch.setattr(run, "is_first", lambda: False)
-    run._compare_photos(record, photos, shapes_folder)
-    others = run._load_photos(quick.model_copy(update={"seed": 3}), shapes_folder)
+    own = photos.load_photos(quick, shapes_folder)
+    monkeypatch.setattr(photos, "is_first", lambda: False)
+    photos.compare_photos(record, own, shapes_folder)
+    others = photos.load_photos(quick.model_copy(update={"seed": 3}), shapes_folder)
     with pytest.raises(MaskserveError, match="holds other photos"):
-        run._compare_photos(record, others, shapes_folder)
+        photos.compare_photos(record, others, shapes_folder)
 
 
 def test_joint_norms_compute_what_batch_norm_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from maskserve.core.errors import SettingsError, TrainingError
-from maskserve.models import start
 from maskserve.models.checkpoint import read_weights
-from maskserve.models.start import Start
-from maskserve.training import TrainSettings, run, train
+from maskserve.models.start import Start, read_start
+from maskserve.training import TrainSettings, initial_weights, run, train
 from maskserve.training.config import read_settings
 from maskserve.training.record import read_record, read_validation
 
@@ -128,11 +127,11 @@ def test_folds_of_a_further_training_start_from_the_folds_of_the_first(
 ) -> None:
     read = []
 
-    def read_start(source: str, **options: Any) -> Start:
+    def remember(source: str, **options: Any) -> Start:
         read.append(source)
-        return start.read_start(source, **options)
+        return read_start(source, **options)
 
-    monkeypatch.setattr(run, "read_start", read_start)
+    monkeypatch.setattr(initial_weights, "read_start", remember)
     weights = "weights.safetensors"
     further = settings.model_copy(update={"init": str(folded / weights), **seeds})
     train(further, data=shapes_folder, out=tmp_path / "run")

@@ -142,7 +142,7 @@ def test_a_run_that_failed_goes_on_as_if_nothing_had_happened(
         write_weights(path, weights)
 
     with monkeypatch.context() as patched:
-        patched.setattr("maskserve.training.run.write_weights", fail_the_second_time)
+        patched.setattr("maskserve.training.validator.write_weights", fail_the_second_time)
         with pytest.raises(OSError, match="full"):
             train(quick, data=shapes_folder, out=tmp_path / "run")
     train(quick, data=shapes_folder, out=tmp_path / "run", resume=True)
