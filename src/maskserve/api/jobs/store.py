@@ -584,7 +584,7 @@ class JobStore:
             if self.get(job_id).finished:
                 connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             else:
-                self._retire("cancelled", f"id = '{job_id}'")
+                self._retire("cancelled", "id = ?", job_id)
 
     def tick(self, elapsed_s: float) -> None:
         """Let ended jobs age, and let go of those that are old enough."""
@@ -597,7 +597,7 @@ class JobStore:
                 "UPDATE jobs SET kept_s = kept_s + ? WHERE state IN ('done', 'failed')",
                 (elapsed_s,),
             )
-            self._retire("expired", f"state IN ('done', 'failed') AND kept_s >= {keep_s}")
+            self._retire("expired", "state IN ('done', 'failed') AND kept_s >= ?", keep_s)
             connection.execute(
                 "DELETE FROM jobs WHERE state IN ('cancelled', 'expired') AND turn <= "
                 "(SELECT turn FROM jobs WHERE state IN ('cancelled', 'expired') "
@@ -607,15 +607,15 @@ class JobStore:
         with self._mutex:
             self._connection.execute("PRAGMA incremental_vacuum").fetchall()
 
-    def _retire(self, state: JobState, condition: str) -> None:
+    def _retire(self, state: JobState, condition: str, value: str | float) -> None:
         """Keep no more than the row of the jobs that meet a condition; in a transaction."""
         self._connection.execute(
-            f"DELETE FROM results WHERE job IN (SELECT id FROM jobs WHERE {condition})"
+            f"DELETE FROM results WHERE job IN (SELECT id FROM jobs WHERE {condition})", (value,)
         )
         self._connection.execute(
             "UPDATE jobs SET state = ?, output_bytes = 0, uploads = '[]', "
             f"finished_at = COALESCE(finished_at, ?) WHERE {condition}",
-            (state, time.time()),
+            (state, time.time(), value),
         )
 
     def sweep(self) -> None:
