@@ -1,4 +1,4 @@
-"""Where Lightning logs losses and AP besides the run's own table."""
+"""Where Lightning logs losses and AP: the run's own table, and what else was asked for."""
 
 from __future__ import annotations
 
@@ -7,13 +7,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import (
+    CSVLogger,
+    Logger,
+    MLFlowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+)
 
 from maskserve.core.errors import MissingExtraError
+from maskserve.training.config import TrainSettings
+from maskserve.training.processes import is_first
 
-__all__ = ["LoggerName", "make_loggers"]
+__all__ = ["LoggerName", "make_loggers", "run_loggers"]
 
 LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def run_loggers(settings: TrainSettings, out: Path) -> list[Logger]:
+    """The table of this start of a run, and what else was asked for; none but in the first process.
+
+    Raises:
+        MissingExtraError: The package of a logger is not installed.
+    """
+    if not is_first():
+        return []
+    start = f"start_{len(list((out / 'logs').glob('start_*')))}"
+    others = make_loggers(settings.loggers, out, model=settings.name, version=start)
+    table = CSVLogger(out, name="logs", version=start, flush_logs_every_n_steps=1)
+    return [table, *others]
 
 
 def make_loggers(

@@ -45,6 +45,7 @@ from maskserve.runtime.predictor import EnginePredictor
 from maskserve.training.config import TrainSettings, adopt_refit, settings_sha256
 from maskserve.training.folder import PROBE_FILE, find_checkpoint, fold_folders, has_ended
 from maskserve.training.initial_weights import find_start, load_start, warn_of_seen_photos
+from maskserve.training.loggers import run_loggers
 from maskserve.training.module import MaskRcnnModule
 from maskserve.training.norms import join_norms
 from maskserve.training.photos import (
@@ -73,7 +74,7 @@ from maskserve.training.record import (
     read_validation,
 )
 from maskserve.training.report import write_reports
-from maskserve.training.trainer import make_trainer, run_loggers, train_loader, val_loader
+from maskserve.training.trainer import make_trainer, train_loader, val_loader
 from maskserve.training.validator import Validator, torch_predictor
 
 __all__ = ["load_run", "load_run_predictor", "report_run", "train"]

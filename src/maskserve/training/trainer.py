@@ -10,7 +10,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader
@@ -19,17 +19,15 @@ from maskserve.datasets import Dataset
 from maskserve.training.averaging import KeptWeights
 from maskserve.training.config import TrainSettings
 from maskserve.training.data import StepSampler, TrainingExamples, ValidationExamples, collate
-from maskserve.training.loggers import make_loggers
 from maskserve.training.processes import (
     first_alone,
-    is_first,
     process_count,
     rank,
     share,
     started_by_torchrun,
 )
 
-__all__ = ["make_trainer", "run_loggers", "train_loader", "training_devices", "val_loader"]
+__all__ = ["make_trainer", "train_loader", "training_devices", "val_loader"]
 
 
 def make_trainer(
@@ -40,7 +38,7 @@ def make_trainer(
     Args:
         settings: Of the run.
         out: The run folder, for checkpoints.
-        loggers: See :func:`run_loggers`.
+        loggers: See :func:`maskserve.training.loggers.run_loggers`.
         validator: Measures the weights to keep, which have been swapped in by then.
     """
     averaged_steps = max(min(settings.ema_steps, settings.steps // 10), 1)
@@ -82,20 +80,6 @@ def val_loader(dataset: Dataset, settings: TrainSettings) -> DataLoader[Any]:
     """This process's part of the validation photos, one at a time."""
     examples = ValidationExamples(dataset, settings.preprocess)
     return DataLoader(examples, sampler=share(len(dataset)), collate_fn=collate)
-
-
-def run_loggers(settings: TrainSettings, out: Path) -> list[Logger]:
-    """The table of this start of a run, and what else was asked for; none but in the first process.
-
-    Raises:
-        MissingExtraError: The package of a logger is not installed.
-    """
-    if not is_first():
-        return []
-    start = f"start_{len(list((out / 'logs').glob('start_*')))}"
-    others = make_loggers(settings.loggers, out, model=settings.name, version=start)
-    table = CSVLogger(out, name="logs", version=start, flush_logs_every_n_steps=1)
-    return [table, *others]
 
 
 def training_devices() -> dict[str, Any]:
